@@ -1,0 +1,128 @@
+"""What people see: progress and log on stderr, results on stdout.
+
+Tables, progress bars and log lines only ever come through here. Without a terminal the progress bar becomes
+a plain line every half minute; under torchrun only rank 0 speaks.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+T = TypeVar("T")
+
+results = Console(highlight=False, soft_wrap=True)
+messages = Console(stderr=True, highlight=False)
+
+PLAIN_INTERVAL_S = 30.0
+
+
+def set_up_logging(verbosity: int = 0) -> None:
+    """Send the log to stderr. verbosity: -1 warnings only, 0 normal, 1 everything."""
+    level = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
+    if not is_speaker():
+        level = logging.ERROR
+    handler: logging.Handler
+    if messages.is_terminal:
+        handler = RichHandler(console=messages, show_path=False, show_level=verbosity > 0, markup=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("fmseg")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def is_speaker() -> bool:
+    """Return whether this process may talk to the user (rank 0, or the only one)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def print_json(value: Any) -> None:
+    """Print one machine-readable object on stdout."""
+    print(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table on stdout; numbers are right-aligned."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    cells = [[_cell(value) for value in row] for row in rows]
+    for index, column in enumerate(columns):
+        numeric = all(_is_number(row[index]) for row in cells)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    results.print(table)
+
+
+def print_line(text: str) -> None:
+    """Print one line on stdout."""
+    results.print(text, markup=False)
+
+
+def track(items: Iterable[T], what: str, total: int, done: int = 0) -> Iterator[T]:
+    """Yield ``items`` while showing how many of ``total`` are done and the time left."""
+    if not is_speaker():
+        yield from items
+        return
+    if messages.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=messages) as bar:
+            yield from bar.track(items, total=total, completed=done, description=what)
+        return
+    start = last = time.monotonic()
+    for count, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last > PLAIN_INTERVAL_S:
+            last = now
+            left = (now - start) / count * (total - done - count)
+            logging.getLogger(__name__).info("%s: %d/%d, %s left", what, done + count, total, duration(left))
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: ``45 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    hours = int(seconds // 3600)
+    return f"{hours} h {(seconds - 3600 * hours) / 60:.0f} min" if hours < 48 else f"{seconds / 86400:.1f} days"
+
+
+def size(num_bytes: float) -> str:
+    """Return a number of bytes as people say it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.split(" ")[0])
+    except ValueError:
+        return text == "-"
+    return True

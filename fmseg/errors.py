@@ -1,0 +1,41 @@
+"""What can go wrong, in the user's words.
+
+Every message says what is wrong (with the value), where, and how to mend it. ``cli`` prints the message
+without a traceback and leaves with the class's exit code; any other exception is a bug of ours.
+"""
+
+
+class FmsegError(Exception):
+    """Parent of all errors that reach the user as one message."""
+
+    exit_code = 1
+
+
+class UsageError(FmsegError):
+    """A command was typed wrongly: an unknown name, an impossible combination of options."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """A registry, a workspace or a set of options has nothing of that name."""
+
+
+class NotReady(UsageError):
+    """An earlier step is missing; the message names the command that makes it."""
+
+
+class BadData(FmsegError):
+    """The user's images, labels or tables are wrong; nothing was written."""
+
+    exit_code = 3
+
+
+class BadRecord(BadData):
+    """A JSON file of ours or of the user's does not say what it must."""
+
+
+class EnvironmentProblem(FmsegError):
+    """The machine lacks something: disk, memory, a device, an optional package, a permission."""
+
+    exit_code = 4

@@ -1,0 +1,1 @@
+"""The materials: cases, readers, preparation, views, augmentation, metrics."""

@@ -1,0 +1,1 @@
+"""From trained runs to label maps: windows, mirroring, ensembles, clean-up."""

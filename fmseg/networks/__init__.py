@@ -1,0 +1,1 @@
+"""ViT, backbone, decoders, weights."""

@@ -1,0 +1,1 @@
+"""From facts to numbers and reasons; nothing here imports torch."""

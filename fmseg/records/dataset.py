@@ -1,0 +1,268 @@
+"""A raw dataset as its owner declares it: nnU-Net v2's dataset.json, plus a few optional keys of ours.
+
+Keys of nnU-Net: channel_names, labels (values, regions as lists, ``ignore``), numTraining, file_ending,
+regions_class_order, overwrite_image_reader_writer, dataset. Ours: task, modality, group_regex, images. Other
+keys (name, licence, description ...) are left alone.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fmseg.errors import BadData, BadRecord
+from fmseg.files import natural_key, read_json
+from fmseg.records.labels import LabelScheme
+from fmseg.records.record import explain_validation
+
+Task = Literal["segmentation", "classification", "unlabelled"]
+
+#: what people call a modality -> the one name that foundation checkpoints are filed under
+MODALITIES = {"us": "ultrasound", "b-mode": "ultrasound", "bmode": "ultrasound", "mr": "mri", "x-ray": "xray"}
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFiles:
+    """The files of one case: one image file per channel (or one RGB file), and its label map if it has one."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None
+
+
+class _Entry(BaseModel):
+    images: list[str]
+    label: str | None = None
+
+
+class _Declaration(BaseModel):
+    """The keys of dataset.json that fmseg reads."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    channel_names: dict[str, str]
+    labels: dict[str, int | list[int]] = Field(default_factory=dict)
+    numTraining: int | None = None
+    file_ending: str | None = None
+    regions_class_order: list[int] | None = None
+    overwrite_image_reader_writer: str | None = None
+    dataset: dict[str, _Entry] | None = None
+    task: Task = "segmentation"
+    modality: str | None = None
+    group_regex: str | None = None
+    images: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One raw dataset: its folder, its declaration, and where its files lie."""
+
+    folder: Path
+    declaration: _Declaration
+
+    @classmethod
+    def load(cls, folder: Path) -> "Dataset":
+        """Read ``folder/dataset.json``. Raises BadRecord naming the file and each wrong key."""
+        path = folder / "dataset.json"
+        if not path.exists():
+            raise BadRecord(
+                f"{path}: there is no such file. It must name the channels, labels and file ending, as in nnU-Net: "
+                '{"channel_names": {"0": "ultrasound"}, "labels": {"background": 0, "head": 1}, '
+                '"numTraining": 20, "file_ending": ".png"}'
+            )
+        try:
+            declaration = _Declaration.model_validate(read_json(path))
+        except ValidationError as error:
+            raise BadRecord(f"{path}: {explain_validation(error, _Declaration)}") from error
+        dataset = cls(folder, declaration)
+        dataset._check(path)
+        return dataset
+
+    @property
+    def name(self) -> str:
+        """The folder's name, ``DatasetNNN_Name``."""
+        return self.folder.name
+
+    @property
+    def task(self) -> Task:
+        """What is learned from this dataset."""
+        return self.declaration.task
+
+    @property
+    def modality(self) -> str:
+        """The name that foundation checkpoints of these images are filed under."""
+        declared = self.declaration.modality or self.declaration.channel_names["0"]
+        name = re.sub(r"[^a-z0-9]+", "-", declared.lower()).strip("-") or "images"
+        return MODALITIES.get(name, name)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The channels' names in order."""
+        names = self.declaration.channel_names
+        return tuple(names[key] for key in sorted(names, key=int))
+
+    @property
+    def file_ending(self) -> str:
+        """The ending of images and label maps, with its dot."""
+        return self.declaration.file_ending or ""
+
+    @property
+    def labels(self) -> LabelScheme:
+        """What the label values mean."""
+        return _label_scheme(self.declaration, self.folder / "dataset.json")
+
+    def training_cases(self) -> list[CaseFiles]:
+        """Return all cases of imagesTr (or of the ``dataset`` key, or of the unlabelled folder), in order.
+
+        A case whose label map is missing has ``label=None``; for a labelled task that is the doctor's finding.
+        """
+        if self.declaration.dataset is not None:
+            return [self._declared_case(name) for name in sorted(self.declaration.dataset, key=natural_key)]
+        if self.task == "unlabelled":
+            return list(self._unlabelled_cases())
+        labels = self.folder / "labelsTr"
+        cases = []
+        for name, images in self._group_channels(self.folder / "imagesTr").items():
+            label = labels / f"{name}{self.file_ending}"
+            cases.append(CaseFiles(name, images, label if label.exists() else None))
+        return cases
+
+    def orphan_labels(self) -> list[Path]:
+        """Return the label maps of labelsTr that have no image."""
+        folder = self.folder / "labelsTr"
+        if self.declaration.dataset is not None or self.task != "segmentation" or not folder.is_dir():
+            return []
+        names = {case.name for case in self.training_cases()}
+        found = [path for path in visible_files(folder) if path.name.endswith(self.file_ending)]
+        return [path for path in found if path.name[: -len(self.file_ending)] not in names]
+
+    def classes_of_cases(self) -> dict[str, str]:
+        """Return case -> class from labelsTr.csv (columns case,label) of a classification dataset."""
+        return read_table(self.folder / "labelsTr.csv", "case", "label")
+
+    def patients_of_cases(self) -> dict[str, str]:
+        """Return case -> patient from patients.csv, empty if there is none."""
+        path = self.folder / "patients.csv"
+        return read_table(path, "case", "patient") if path.exists() else {}
+
+    def _declared_case(self, name: str) -> CaseFiles:
+        entry = (self.declaration.dataset or {})[name]
+        label = self.folder / entry.label if entry.label else None
+        return CaseFiles(name, tuple(self.folder / image for image in entry.images), label)
+
+    def _group_channels(self, folder: Path) -> dict[str, tuple[Path, ...]]:
+        if not folder.is_dir():
+            raise BadData(f"{folder}: there is no such folder. Put the training images there.")
+        return group_channels(visible_files(folder), self.file_ending)
+
+    def _unlabelled_cases(self) -> Iterator[CaseFiles]:
+        place = self.folder / (self.declaration.images or "imagesTr")
+        if not place.exists():
+            raise BadData(f"{place}: there is no such folder or list of images ('images' in dataset.json).")
+        if place.is_file():
+            lines = place.read_text(encoding="utf-8").splitlines()
+            paths = [place.parent / line.strip() for line in lines if line.strip()]
+        else:
+            paths = sorted(walk_images(place), key=lambda path: natural_key(str(path.relative_to(place))))
+        root = place if place.is_dir() else place.parent
+        for path in paths:
+            relative = os.path.relpath(path, root)
+            yield CaseFiles(strip_ending(relative), (path,), None)
+
+    def _check(self, path: Path) -> None:
+        names = self.declaration.channel_names
+        if sorted(names) != sorted(str(index) for index in range(len(names))) or not names:
+            raise BadRecord(f"{path}: 'channel_names' must number the channels from \"0\" on, and has {list(names)}.")
+        if self.task == "unlabelled":
+            return
+        if self.declaration.dataset is None and not self.declaration.file_ending:
+            raise BadRecord(f"{path}: the key 'file_ending' is missing (for example \".png\").")
+        if self.task == "segmentation":
+            _label_scheme(self.declaration, path)
+        if self.declaration.group_regex is not None:
+            try:
+                groups = re.compile(self.declaration.group_regex).groups
+            except re.error as error:
+                raise BadRecord(f"{path}: 'group_regex' is no regular expression ({error}).") from error
+            if groups != 1:
+                raise BadRecord(f"{path}: 'group_regex' must have one group in brackets, as in \"^(P[0-9]+)_\".")
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files of a folder, junk such as .DS_Store, ._x and Thumbs.db left out, in natural order."""
+    found = [path for path in folder.iterdir() if path.is_file() and not is_junk(path.name)]
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def is_junk(name: str) -> bool:
+    """Return whether a file is an operating system's leftover."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def group_channels(paths: list[Path], ending: str) -> dict[str, tuple[Path, ...]]:
+    """Return case -> files in channel order, from names as ``case_0000.png``; a name without suffix is a case."""
+    cases: dict[str, dict[int, Path]] = {}
+    for path in paths:
+        if not path.name.endswith(ending):
+            continue
+        stem = path.name[: -len(ending)] if ending else strip_ending(path.name)
+        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        name, channel = (match[1], int(match[2])) if match else (stem, 0)
+        cases.setdefault(name, {})[channel] = path
+    return {name: tuple(files[key] for key in sorted(files)) for name, files in cases.items()}
+
+
+def walk_images(folder: Path) -> Iterator[Path]:
+    """Yield the image files below a folder; links to folders are not followed."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_junk(name)]
+        for name in names:
+            if name.lower().endswith(IMAGE_ENDINGS) and not is_junk(name):
+                yield Path(root, name)
+
+
+def strip_ending(name: str) -> str:
+    """Return a file name without its image ending."""
+    for ending in IMAGE_ENDINGS:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def read_table(path: Path, key: str, value: str) -> dict[str, str]:
+    """Return two columns of a CSV file as a dictionary. Raises BadData naming the missing column or file."""
+    if not path.exists():
+        raise BadData(f"{path}: there is no such file. It must have the columns {key},{value}.")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        for column in (key, value):
+            if column not in (reader.fieldnames or []):
+                raise BadData(f"{path}: the column '{column}' is missing; it has {reader.fieldnames}.")
+        return {row[key]: row[value] for row in reader}
+
+
+def _label_scheme(declaration: _Declaration, path: Path) -> LabelScheme:
+    labels: dict[str, Any] = dict(declaration.labels)
+    if labels.pop("background", None) != 0:
+        raise BadRecord(f"{path}: 'labels' must have \"background\": 0.")
+    ignore = labels.pop("ignore", None)
+    if not labels:
+        raise BadRecord(f"{path}: 'labels' has a background only. Add the classes to be segmented.")
+    values = tuple(tuple(value) if isinstance(value, list) else (value,) for value in labels.values())
+    has_regions = any(isinstance(value, list) for value in labels.values())
+    used = sorted({value for group in values for value in group})
+    if used != list(range(1, len(used) + 1)):
+        remap = {value: index for index, value in enumerate(used, start=1)}
+        raise BadRecord(f"{path}: label values must be consecutive from 1 and are {used}. Remap them: {remap}.")
+    if ignore is not None and ignore != len(used) + 1:
+        raise BadRecord(f"{path}: 'ignore' must be the highest value, {len(used) + 1}, and is {ignore}.")
+    painted = tuple(declaration.regions_class_order or ()) if has_regions else tuple(v[0] for v in values)
+    if len(painted) != len(values):
+        raise BadRecord(f"{path}: 'regions_class_order' must give one value per region ({len(values)}).")
+    return LabelScheme(names=tuple(labels), values=values, painted=painted, has_regions=has_regions, ignore=ignore)

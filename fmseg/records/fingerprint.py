@@ -1,0 +1,107 @@
+"""What was measured: one line per case in ``cases.jsonl``, the whole set in ``dataset_fingerprint.json``."""
+
+from typing import ClassVar, Literal
+
+from fmseg.records.record import Part, Record
+
+Severity = Literal["error", "warning", "note"]
+
+
+class Finding(Part):
+    """One thing that the doctor found: what, where, and how to mend it."""
+
+    severity: Severity
+    #: the file or case it is about, relative to the raw dataset where possible
+    where: str
+    problem: str
+    mend: str
+
+
+class Intensity(Part):
+    """Intensities of one channel, in the file's own units."""
+
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+    percentile_00_5: float
+    median: float
+    percentile_99_5: float
+
+
+class CaseFacts(Part):
+    """What was measured on one case; one line of ``cases.jsonl``."""
+
+    case: str
+    #: file name, size in bytes and modification time of every file read, to notice changes without reading
+    stamp: str
+    #: of the decoded pixels of all channels; equal hashes are equal images
+    content_hash: str
+    #: (Z, Y, X); Z is 1 for a 2D image
+    shape: tuple[int, int, int]
+    #: (z, y, x) in mm, or None where the file has none
+    spacing_mm: tuple[float, float, float] | None
+    channels: int
+    #: RGB whose three channels are equal
+    is_grey: bool
+    dtype: str
+    intensity: tuple[Intensity, ...]
+    #: over the labelled foreground; empty without labels
+    foreground_intensity: tuple[Intensity, ...]
+    #: (label value, pixels, connected components)
+    label_counts: tuple[tuple[int, int, int], ...]
+    findings: tuple[Finding, ...]
+    patient: str
+
+
+class ClassFacts(Part):
+    """How often and how large one class or region is."""
+
+    name: str
+    #: share of the cases that show it
+    case_share: float
+    #: share of all pixels
+    pixel_share: float
+    #: median number of connected components where it is present
+    median_components: float
+    #: median area where it is present, as share of the image
+    median_area_share: float
+
+
+class Fingerprint(Record):
+    """The measured dataset: all that the planner looks at."""
+
+    VERSION: ClassVar[int] = 1
+
+    dataset: str
+    task: Literal["segmentation", "classification", "unlabelled"]
+    modality: str
+    num_cases: int
+    #: 2D images: slices and frames count one by one
+    num_images: int
+    num_patients: int
+    #: where the patient groups come from, in words
+    patient_source: str
+    #: True if patients were declared (patients.csv or group_regex), False if guessed or missing
+    patients_declared: bool
+    is_3d: bool
+    #: (Y, X) of the images
+    median_size: tuple[int, int]
+    min_size: tuple[int, int]
+    max_size: tuple[int, int]
+    #: (z, y, x), None if any image has none
+    median_spacing_mm: tuple[float, float, float] | None
+    #: channels of the files, and of the network's input once grey RGB is reduced
+    file_channels: int
+    channels: int
+    dtype: str
+    #: whole set, pooled, in the file's own units; one per input channel
+    intensity: tuple[Intensity, ...]
+    foreground_intensity: tuple[Intensity, ...]
+    #: mean and standard deviation per input channel once each image is mapped to [0, 1] between its own
+    #: 0.5 and 99.5 percentiles
+    scaled_mean: tuple[float, ...]
+    scaled_std: tuple[float, ...]
+    classes: tuple[ClassFacts, ...]
+    #: of the sorted content hashes of all cases and labels
+    content_hash: str

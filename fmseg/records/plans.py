@@ -1,0 +1,171 @@
+"""What was decided: every number of preprocessing, pretraining and finetuning, each with its reason."""
+
+from typing import ClassVar, Literal
+
+from fmseg.records.labels import LabelScheme
+from fmseg.records.recipe import Recipe
+from fmseg.records.record import Part, Record
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+class Hardware(Part):
+    """What the plan was made for."""
+
+    device: Literal["cpu", "cuda", "mps"]
+    num_devices: int
+    #: of one device; of the machine for a CPU
+    memory_gb: float
+    num_cores: int
+    has_bfloat16: bool
+    #: sustained training speed of one device, a rule of thumb from its kind
+    gflops: float
+
+
+class Reason(Part):
+    """Why a number is what it is."""
+
+    #: dotted path of the number, as in ``pretraining.patch_size``
+    key: str
+    #: the rule, in words, and the facts that it was applied to
+    because: str
+
+
+class Preprocessing(Part):
+    """How an image becomes what lies in the store, and what the network sees of it."""
+
+    #: fit: scaled, aspect kept, until it fits into ``image_size``; spacing: resampled to ``spacing_mm``
+    size_mode: Literal["fit", "spacing"]
+    #: (height, width) in pixels
+    image_size: tuple[int, int]
+    #: (y, x) in mm; None in mode fit
+    spacing_mm: tuple[float, float] | None
+    #: channels of the network's input: 1 for grey images saved as RGB
+    channels: int
+    #: to [0, 1]: of the 8-bit range, between percentiles of each image, or between two fixed values of the set
+    intensity: Literal["eight_bit", "image_percentiles", "fixed_window"]
+    #: the two fixed values per channel; empty otherwise
+    window: tuple[tuple[float, float], ...]
+    #: of the images in [0, 1], whole set, per channel: the network sees (value - mean) / std
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    store_dtype: Literal["uint8", "float16"]
+
+
+class Architecture(Part):
+    """A plain ViT."""
+
+    name: str
+    patch_size: int
+    width: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float
+    ffn: Literal["mlp", "swiglu"]
+    num_registers: int
+    #: initial LayerScale; None for no LayerScale
+    layer_scale: float | None
+    layer_norm_eps: float
+    channels: int
+    #: (height, width) of the images that the position embedding was made for
+    image_size: tuple[int, int]
+    #: how the position grid is resampled: by size, or by DINOv2's scale factor with offset 0.1
+    position_interpolation: Literal["size", "offset"]
+    position_antialias: bool
+
+
+class Views(Part):
+    """The crops that the student and the teacher see, and how they are changed."""
+
+    #: (height, width) in pixels
+    global_size: tuple[int, int]
+    local_size: tuple[int, int]
+    num_locals: int
+    #: range of a crop's share of the image area
+    global_scale: tuple[float, float]
+    local_scale: tuple[float, float]
+    aspect: tuple[float, float]
+    flip: Literal["none", "horizontal", "vertical"]
+    jitter_probability: float
+    brightness: float
+    contrast: float
+    #: probability of a Gaussian blur of the first, second global and the local crops
+    blur_probability: tuple[float, float, float]
+    blur_sigma_px: tuple[float, float]
+    #: of the second global crop
+    solarize_probability: float
+    #: a crop is drawn anew (ten times at most) while less than this share of it is non-black
+    min_content: float
+
+
+class Pretraining(Part):
+    """DINOv2 on one modality's unlabelled images."""
+
+    architecture: Architecture
+    views: Views
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    # heads
+    num_prototypes: int
+    head_hidden: int
+    head_bottleneck: int
+    shared_head: bool
+    trainable_gain: bool
+    # targets and losses
+    centering: Literal["softmax", "sinkhorn"]
+    center_momentum: float
+    student_temperature: float
+    teacher_temperature: tuple[float, float]
+    temperature_warmup_iterations: int
+    dino_weight: float
+    ibot_weight: float
+    koleo_weight: float
+    mask_probability: float
+    mask_ratio: tuple[float, float]
+    drop_path: float
+    # optimisation
+    batch_size: int
+    accumulation: int
+    iterations: int
+    warmup_iterations: int
+    freeze_last_layer_iterations: int
+    learning_rate: float
+    min_learning_rate: float
+    weight_decay: tuple[float, float]
+    layer_decay: float
+    patch_embed_factor: float
+    teacher_momentum: tuple[float, float]
+    clip_norm: float
+    precision: Precision
+    seed: int
+
+
+class Plans(Record):
+    """The single truth of a dataset: what it is, how it is prepared, pretrained on and trained."""
+
+    VERSION: ClassVar[int] = 1
+
+    name: str
+    dataset: str
+    task: Literal["segmentation", "classification", "unlabelled"]
+    modality: str
+    #: of the fingerprint; a store or run made under another one is refused
+    content_hash: str
+    labels: LabelScheme | None
+    hardware: Hardware
+    preprocessing: Preprocessing
+    pretraining: Pretraining
+    #: the numbers common to all recipes; None for an unlabelled dataset
+    finetuning: Recipe | None
+    #: the recipes that ``fmseg train 501`` runs
+    recipes: tuple[str, ...]
+    #: axes of test-time mirroring: "horizontal", "vertical"
+    mirror_axes: tuple[str, ...]
+    because: tuple[Reason, ...]
+
+
+class Fold(Part):
+    """Case names of one fold."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]

@@ -1,0 +1,113 @@
+"""A trainer, as data: every number of one finetuning.
+
+The planner fills in the numbers (``Plans.finetuning``); a registered recipe is a function that changes some of
+them. ``fmseg train 501 0 -r linear --set iterations=500`` changes them once more.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, Literal
+
+from fmseg.errors import UsageError
+from fmseg.records.record import Part
+from fmseg.registry import Registry, unknown
+
+Change = Callable[["Recipe"], "Recipe"]
+
+
+class Augmentation(Part):
+    """Strength of the random changes of training images; see ``imaging.augment``."""
+
+    #: share of the images that are warped, and how: degrees, factor range, share of the side
+    warp_probability: float
+    rotation_deg: float
+    scale: tuple[float, float]
+    shift: float
+    flip_horizontal: bool
+    flip_vertical: bool
+    #: share of the images that get each of the intensity changes
+    intensity_probability: float
+    brightness: float
+    contrast: float
+    #: gamma is drawn log-uniformly from this range
+    gamma: tuple[float, float]
+    #: standard deviation of additive noise and of multiplicative speckle, in units of the full intensity range
+    noise_std: float
+    speckle_std: float
+    blur_sigma_px: float
+
+
+class Recipe(Part):
+    """One way to train: decoder, what is frozen, and all the numbers."""
+
+    name: str
+    decoder: str
+    #: width of the decoder's feature maps
+    decoder_channels: int
+    freeze_backbone: bool
+    #: 2D input of the network, (height, width) in pixels
+    input_size: tuple[int, int]
+    batch_size: int
+    iterations: int
+    warmup_iterations: int
+    learning_rate: float
+    #: factor on the backbone's learning rate per layer away from the decoder; 1 switches it off
+    layer_decay: float
+    weight_decay: float
+    drop_path: float
+    clip_norm: float
+    #: decay per step of the averaged weights that are validated and kept; 0 switches averaging off
+    ema_decay: float
+    #: share of each batch that must show a foreground class
+    foreground_share: float
+    loss: str
+    augmentation: Augmentation
+    #: iterations between two validations
+    validation_interval: int
+    #: at most this many cases are predicted at each of them; all at the end
+    validation_cases: int
+    precision: Literal["float32", "bfloat16", "float16"]
+    seed: int
+
+
+recipes: Registry[Change] = Registry("recipe")
+
+
+def changed(**changes: Any) -> Change:
+    """Return a recipe that is the planned one with some values changed."""
+    return lambda planned: planned.evolve(**changes)
+
+
+recipes.add("upernet", changed(decoder="upernet"))
+# a frozen backbone needs no caution: ten times the learning rate, no averaging of few weights
+recipes.add(
+    "linear",
+    lambda planned: planned.evolve(
+        decoder="linear",
+        freeze_backbone=True,
+        learning_rate=10 * planned.learning_rate,
+        layer_decay=1.0,
+        drop_path=0.0,
+    ),
+)
+
+
+def resolve(name: str, planned: Recipe, settings: dict[str, str]) -> Recipe:
+    """Return the recipe ``name`` from the planned numbers, with ``--set`` settings applied.
+
+    Raises UnknownName for a recipe, UsageError for a setting that does not exist or does not fit.
+    """
+    recipe = recipes[name](planned).evolve(name=name)
+    for key, text in settings.items():
+        if key not in Recipe.model_fields or key == "augmentation":
+            raise UsageError(f"--set {key}={text}: {unknown('setting', key, Recipe.model_fields)}")
+        recipe = recipe.evolve(**{key: parse_setting(text)})
+    return recipe
+
+
+def parse_setting(text: str) -> Any:
+    """Return the value of ``key=value``: JSON where it is JSON (numbers, true, [224, 224]), else a string."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,185 @@
+"""A run's folder: run.json (provenance), metrics.jsonl, checkpoints, progress.png.
+
+run.json is written once, before the first step, and holds all that ``predict`` needs. metrics.jsonl holds no
+times, so that two equal runs give equal bytes; times go to timing.jsonl.
+"""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from fmseg._version import __version__
+from fmseg.errors import UsageError
+from fmseg.files import append_lines, read_lines, write_bytes
+from fmseg.records.plans import Architecture, Fold, Plans
+from fmseg.records.recipe import Recipe
+from fmseg.records.record import Part, Record
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "timm", "monai", "numpy", "opencv-python-headless", "batchgenerators", "pydantic")
+
+
+class Provenance(Part):
+    """What made a result; it does not change the result of a run that goes on."""
+
+    fmseg: str
+    commit: str
+    packages: dict[str, str]
+    command: str
+
+    @classmethod
+    def here(cls) -> Self:
+        """Return the provenance of this process."""
+        return cls(
+            fmseg=__version__,
+            commit=_commit(),
+            packages={name: _version(name) for name in PACKAGES},
+            command=" ".join(["fmseg", *sys.argv[1:]]),
+        )
+
+
+class Initialisation(Part):
+    """Where a run's backbone came from."""
+
+    #: scratch, or the name of a foundation checkpoint
+    name: str
+    #: SHA-256 of its weights; empty for scratch
+    sha256: str
+    #: why it was taken, in words
+    because: str
+
+
+class RunConfig(Record):
+    """All that determines one finetuning run (run.json)."""
+
+    VERSION: ClassVar[int] = 1
+
+    plans: Plans
+    recipe: Recipe
+    fold: int
+    cases: Fold
+    init: Initialisation
+    #: of the backbone: the foundation checkpoint's where there is one, else the plan's
+    architecture: Architecture
+    #: of the images in [0, 1], likewise: the network sees (value - mean) / std
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    plugins: tuple[str, ...]
+    provenance: Provenance
+
+    def determining(self) -> str:
+        """Return the digest of everything but the provenance."""
+        return self.evolve(provenance=Provenance(fmseg="", commit="", packages={}, command="")).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of one run, of training or of pretraining."""
+
+    path: Path
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per line: step and values, no times."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def timing(self) -> Path:
+        """One JSON object per line: step, seconds, images per second."""
+        return self.path / "timing.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what is needed to resume."""
+        return self.path / "checkpoints"
+
+    @property
+    def validation(self) -> Path:
+        """Folder of the out-of-fold predictions and their summary.json."""
+        return self.path / "validation"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return (self.path / "finished.json").exists()
+
+    def finish(self, values: dict[str, Any]) -> None:
+        """Mark the run as done, with its last values."""
+        write_bytes(self.path / "finished.json", (json.dumps(values, sort_keys=True) + "\n").encode())
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Append one line to metrics.jsonl."""
+        append_lines(self.metrics, [json.dumps({"step": step} | values)])
+
+    def log_timing(self, step: int, values: dict[str, float]) -> None:
+        """Append one line to timing.jsonl."""
+        append_lines(self.timing, [json.dumps({"step": step} | values)])
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl."""
+        return [json.loads(line) for line in read_lines(self.metrics)]
+
+    def rewind(self, step: int) -> None:
+        """Drop the log lines after ``step``: a resumed run writes them again."""
+        for path in (self.metrics, self.timing):
+            lines = [line for line in read_lines(path) if json.loads(line)["step"] <= step]
+            if path.exists():
+                write_bytes(path, "".join(line + "\n" for line in lines).encode())
+
+    def clear(self) -> None:
+        """Remove everything in the folder (``--fresh``)."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+
+    def claim(self, config: RunConfig) -> None:
+        """Write run.json, or check that the one there is of the same run.
+
+        Raises UsageError if the folder holds a run with another plan, recipe, fold or start.
+        """
+        path = self.path / "run.json"
+        if not path.exists():
+            config.save(path)
+            return
+        there = RunConfig.load(path)
+        if there.determining() != config.determining():
+            raise UsageError(
+                f"{self.path} holds a run with other settings ({_differences(there, config)}). "
+                "Type --fresh to start over, or choose another recipe name."
+            )
+
+
+def _differences(one: RunConfig, other: RunConfig) -> str:
+    found = []
+    for name in ("plans", "recipe", "init", "architecture", "cases", "fold", "plugins"):
+        first, second = getattr(one, name), getattr(other, name)
+        if first == second:
+            continue
+        if isinstance(first, Part):
+            first, second = first.model_dump(), second.model_dump()
+            found += [f"{name}.{key}" for key in first if first[key] != second[key]]
+        else:
+            found.append(name)
+    return ", ".join(found[:5]) + (" ..." if len(found) > 5 else "")
+
+
+def _commit() -> str:
+    folder = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,1 @@
+"""The store of prepared images, and what is drawn from it."""
