@@ -26,15 +26,15 @@ def writing(path: Path) -> Iterator[Path]:
     Raises EnvironmentProblem for a full disk or a folder that cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with writable(path.parent):
+    with writable(path.parent):
+        try:
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

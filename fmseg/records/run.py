@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 from fmseg._version import __version__
 from fmseg.errors import UsageError
 from fmseg.files import append_lines, read_lines, write_bytes
-from fmseg.records.plans import Architecture, Fold, Plans
+from fmseg.records.plans import Architecture, Fold, Plans, Pretraining, Reason
 from fmseg.records.recipe import Recipe
 from fmseg.records.record import Part, Record
 
@@ -56,10 +56,39 @@ class Initialisation(Part):
     because: str
 
 
-class RunConfig(Record):
-    """All that determines one finetuning run (run.json)."""
+class RunRecord(Record):
+    """What every kind of run records about itself (run.json)."""
 
     VERSION: ClassVar[int] = 1
+
+    plugins: tuple[str, ...]
+    provenance: Provenance
+
+    def determining(self) -> str:
+        """Return the digest of all that determines the result: everything but the provenance."""
+        return self.evolve(provenance=Provenance(fmseg="", commit="", packages={}, command="")).digest()
+
+
+class Source(Part):
+    """A dataset that was pretrained on."""
+
+    dataset: str
+    #: of its fingerprint
+    content_hash: str
+    num_images: int
+
+
+class PretrainConfig(RunRecord):
+    """All that determines one pretraining run."""
+
+    modality: str
+    recipe: Pretraining
+    because: tuple[Reason, ...]
+    sources: tuple[Source, ...]
+
+
+class RunConfig(RunRecord):
+    """All that determines one finetuning run, and all that ``predict`` needs."""
 
     plans: Plans
     recipe: Recipe
@@ -71,12 +100,6 @@ class RunConfig(Record):
     #: of the images in [0, 1], likewise: the network sees (value - mean) / std
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    plugins: tuple[str, ...]
-    provenance: Provenance
-
-    def determining(self) -> str:
-        """Return the digest of everything but the provenance."""
-        return self.evolve(provenance=Provenance(fmseg="", commit="", packages={}, command="")).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,26 +161,26 @@ class RunFolder:
         if self.path.exists():
             shutil.rmtree(self.path)
 
-    def claim(self, config: RunConfig) -> None:
+    def claim(self, config: RunRecord) -> None:
         """Write run.json, or check that the one there is of the same run.
 
-        Raises UsageError if the folder holds a run with another plan, recipe, fold or start.
+        Raises UsageError if the folder holds a run with other settings, naming them.
         """
         path = self.path / "run.json"
         if not path.exists():
             config.save(path)
             return
-        there = RunConfig.load(path)
+        there = type(config).load(path)
         if there.determining() != config.determining():
             raise UsageError(
                 f"{self.path} holds a run with other settings ({_differences(there, config)}). "
-                "Type --fresh to start over, or choose another recipe name."
+                "Type --fresh to start over."
             )
 
 
-def _differences(one: RunConfig, other: RunConfig) -> str:
+def _differences(one: RunRecord, other: RunRecord) -> str:
     found = []
-    for name in ("plans", "recipe", "init", "architecture", "cases", "fold", "plugins"):
+    for name in [key for key in type(one).model_fields if key not in ("provenance", "because")]:
         first, second = getattr(one, name), getattr(other, name)
         if first == second:
             continue

@@ -1,0 +1,67 @@
+import pytest
+
+from fmseg.errors import BadRecord, UnknownName, UsageError
+from fmseg.records.recipe import Augmentation, Recipe, changed, recipes, resolve
+
+PLANNED = Recipe(
+    name="planned",
+    decoder="upernet",
+    decoder_channels=64,
+    freeze_backbone=False,
+    input_size=(64, 96),
+    batch_size=8,
+    iterations=100,
+    warmup_iterations=10,
+    learning_rate=1e-3,
+    layer_decay=0.9,
+    weight_decay=0.01,
+    drop_path=0.1,
+    clip_norm=1.0,
+    ema_decay=0.99,
+    foreground_share=0.33,
+    loss="ce_dice",
+    augmentation=Augmentation(
+        warp_probability=0.5,
+        rotation_deg=15,
+        scale=(0.8, 1.2),
+        shift=0.1,
+        flip_horizontal=True,
+        flip_vertical=False,
+        intensity_probability=0.5,
+        brightness=0.2,
+        contrast=0.2,
+        gamma=(0.8, 1.25),
+        noise_std=0.02,
+        speckle_std=0.1,
+        blur_sigma_px=1.0,
+    ),
+    validation_interval=20,
+    validation_cases=10,
+    precision="float32",
+    seed=0,
+)
+
+
+def test_a_recipe_changes_only_what_it_says():
+    linear = resolve("linear", PLANNED, {})
+    assert (linear.name, linear.decoder, linear.freeze_backbone) == ("linear", "linear", True)
+    assert linear.iterations == PLANNED.iterations
+
+
+def test_settings_win_over_the_recipe():
+    recipe = resolve("linear", PLANNED, {"learning_rate": "1e-5", "input_size": "[32, 48]", "freeze_backbone": "false"})
+    assert (recipe.learning_rate, recipe.input_size, recipe.freeze_backbone) == (1e-5, (32, 48), False)
+
+
+def test_unknown_recipes_and_settings_are_answered_with_the_nearest():
+    with pytest.raises(UnknownName, match="Did you mean 'upernet'"):
+        resolve("upernett", PLANNED, {})
+    with pytest.raises(UsageError, match="Did you mean 'iterations'"):
+        resolve("upernet", PLANNED, {"iteration": "5"})
+    with pytest.raises(BadRecord, match="'iterations' is 'many'"):
+        resolve("upernet", PLANNED, {"iterations": "many"})
+
+
+def test_a_recipe_of_ones_own_is_one_line(monkeypatch):
+    monkeypatch.setitem(recipes._items, "frozen", changed(freeze_backbone=True, iterations=7))
+    assert resolve("frozen", PLANNED, {}).iterations == 7
