@@ -157,9 +157,12 @@ class RunFolder:
                 write_bytes(path, "".join(line + "\n" for line in lines).encode())
 
     def clear(self) -> None:
-        """Remove everything in the folder (``--fresh``)."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        """Remove everything in the folder (``--fresh``) but the lock that this process holds."""
+        for path in self.path.iterdir() if self.path.exists() else ():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != ".lock":
+                path.unlink()
 
     def claim(self, config: RunRecord) -> None:
         """Write run.json, or check that the one there is of the same run.

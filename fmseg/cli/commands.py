@@ -1,0 +1,5 @@
+"""Importing this module registers all commands, in the order of the job."""
+
+from fmseg.cli import data_commands, model_commands
+
+__all__ = ["data_commands", "model_commands"]

@@ -1,0 +1,188 @@
+"""The commands that look at data and decide: doctor, fingerprint, plan, preprocess, explain, convert, list."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmseg.cli.arguments import dataset_names, parse_duration
+from fmseg.cli.frame import Output, Session, command
+from fmseg.console import print_line, print_table
+
+Datasets = Annotated[list[str] | None, typer.Option("-d", "--dataset", help="Number, name or part of it; several.")]
+Processes = Annotated[int | None, typer.Option("-np", "--num-processes", help="Default: all cores; 0: none apart.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Measure every file again.")]
+Budget = Annotated[str | None, typer.Option("--budget", help="Plan the pretraining to this time, as 20m, 2h, 1d.")]
+PlansName = Annotated[str, typer.Option("-p", "--plans", help="Name of the plans.")]
+
+
+def num_processes(wanted: int | None) -> int:
+    """Return the number of processes asked for, or the number of cores this process may use."""
+    return wanted if wanted is not None else len(os.sched_getaffinity(0))
+
+
+def would(reads: list[Path], writes: list[Path]) -> Output:
+    """Return what ``--dry-run`` prints."""
+    value = {"reads": [str(path) for path in reads], "writes": [str(path) for path in writes]}
+
+    def show() -> None:
+        for verb, paths in value.items():
+            for path in paths:
+                print_line(f"{verb:7s}{path}")
+
+    return Output(value, show)
+
+
+@command("doctor", example="fmseg doctor -d 501")
+def doctor(session: Session, dataset: Datasets = None, processes: Processes = None) -> Output:
+    """Check raw datasets and list every problem with its mend; exit code 3 if one must be mended."""
+    from fmseg.stages.doctor import doctor as examine
+    from fmseg.stages.fingerprint import fingerprint as measure
+
+    names = dataset_names(session.workspace, dataset)
+    if session.dry_run:
+        return would(_raw(session, names), _prepared(session, names, "doctor.json"))
+    rows = []
+    for name in names:
+        measure(session.workspace, name, num_processes=num_processes(processes))
+        rows += [(name, f.severity, f.where, f.problem, f.mend) for f in examine(session.workspace, name)]
+    bad = any(row[1] == "error" for row in rows)
+    keys = ("dataset", "severity", "where", "problem", "mend")
+    value = [dict(zip(keys, row, strict=True)) for row in rows]
+    return Output(value, lambda: print_table("Findings", keys[1:], [row[1:] for row in rows]), 3 if bad else 0)
+
+
+@command("fingerprint", example="fmseg fingerprint -d 501")
+def fingerprint(
+    session: Session, dataset: Datasets = None, processes: Processes = None, fresh: Fresh = False
+) -> Output:
+    """Measure datasets: sizes, intensities, classes, patients. Cases measured before are not read again."""
+    from fmseg.stages.fingerprint import fingerprint as measure
+
+    names = dataset_names(session.workspace, dataset)
+    if session.dry_run:
+        return would(_raw(session, names), _prepared(session, names, "dataset_fingerprint.json"))
+    found = [measure(session.workspace, n, num_processes=num_processes(processes), fresh=fresh) for n in names]
+    columns = ("dataset", "cases", "images", "patients", "median size", "channels")
+    rows = [
+        (f.dataset, f.num_cases, f.num_images, f.num_patients, "x".join(map(str, f.median_size)), f.channels)
+        for f in found
+    ]
+    return Output([f.model_dump(mode="json") for f in found], lambda: print_table("Fingerprints", columns, rows))
+
+
+@command("plan", example="fmseg plan -d 501 --budget 2h")
+def plan(session: Session, dataset: Datasets = None, plans: PlansName = "fmsegPlans", budget: Budget = None) -> Output:
+    """Derive every number of preprocessing, pretraining and finetuning, and the folds."""
+    from fmseg.stages.plan import plan as decide
+
+    names = dataset_names(session.workspace, dataset)
+    if session.dry_run:
+        return would(_prepared(session, names, "dataset_fingerprint.json"), _prepared(session, names, "plans.json"))
+    made = [decide(session.workspace, n, plans_name=plans, budget_s=parse_duration(budget)) for n in names]
+
+    def show() -> None:
+        for each in made:
+            print_line(f"{each.dataset}: planned. Read why with: fmseg explain -d {each.dataset}")
+
+    return Output([each.model_dump(mode="json") for each in made], show)
+
+
+@command("preprocess", example="fmseg preprocess -d 501")
+def preprocess(session: Session, dataset: Datasets = None, processes: Processes = None) -> Output:
+    """Write the prepared images of planned datasets into their stores; goes on where it was stopped."""
+    from fmseg.stages.preprocess import preprocess as prepare
+
+    names = dataset_names(session.workspace, dataset)
+    if session.dry_run:
+        return would(_raw(session, names), _prepared(session, names, "store"))
+    stores = [prepare(session.workspace, name, num_processes=num_processes(processes)) for name in names]
+    return Output([str(store) for store in stores], lambda: [print_line(f"prepared {s}") for s in stores] and None)
+
+
+@command("plan_and_preprocess", example="fmseg plan_and_preprocess -d 501 502")
+def plan_and_preprocess(
+    session: Session,
+    dataset: Datasets = None,
+    plans: PlansName = "fmsegPlans",
+    budget: Budget = None,
+    processes: Processes = None,
+    fresh: Fresh = False,
+) -> Output:
+    """Check, measure, plan and prepare: the first of the four commands."""
+    from fmseg.stages.doctor import check
+    from fmseg.stages.doctor import doctor as examine
+    from fmseg.stages.fingerprint import fingerprint as measure
+    from fmseg.stages.plan import plan as decide
+    from fmseg.stages.preprocess import preprocess as prepare
+
+    names = dataset_names(session.workspace, dataset)
+    if session.dry_run:
+        return would(_raw(session, names), [session.workspace.prepared(name) for name in names])
+    count, rows = num_processes(processes), []
+    for name in names:
+        facts = measure(session.workspace, name, num_processes=count, fresh=fresh)
+        findings = examine(session.workspace, name)
+        check(name, findings)
+        made = decide(session.workspace, name, plans_name=plans, budget_s=parse_duration(budget))
+        prepare(session.workspace, name, num_processes=count)
+        size = "x".join(map(str, made.preprocessing.image_size))
+        rows.append((name, facts.num_cases, facts.num_patients, size, sum(f.severity == "warning" for f in findings)))
+    columns = ("dataset", "cases", "patients", "input size", "warnings")
+    value = [dict(zip(columns, row, strict=True)) for row in rows]
+    return Output(value, lambda: print_table("Planned and prepared", columns, rows))
+
+
+@command("explain", example="fmseg explain -d 501")
+def explain(
+    session: Session,
+    dataset: Datasets = None,
+    diff: Annotated[Path | None, typer.Option(help="Show only what differs from this plans.json.")] = None,
+) -> Output:
+    """Print every planned number: value, reason, and how to override it."""
+    from fmseg.stages.explain import explain as tell
+
+    names = dataset_names(session.workspace, dataset)
+    rows = [row for name in names for row in tell(session.workspace, name, other=diff)]
+    keys = ("number", "value", "because", "override")
+    value = [dict(zip(keys, row, strict=True)) for row in rows]
+    return Output(value, lambda: print_table("The plan", keys, rows))
+
+
+@command("convert", example="fmseg convert hc18 /data/HC18 -d 501")
+def convert(
+    session: Session,
+    layout: Annotated[str, typer.Argument(help="hc18, fetal_planes, images, nnunet")],
+    source: Annotated[Path, typer.Argument(help="Folder of the original files")],
+    dataset: Annotated[int, typer.Option("-d", "--dataset", help="Number of the new dataset.")],
+    name: Annotated[str | None, typer.Option(help="Its name; by default the layout's.")] = None,
+) -> Output:
+    """Bring a public layout or a folder of images into fmseg_raw; the source is never changed."""
+    from fmseg.stages.convert import convert as bring
+
+    if session.dry_run:
+        return would([source], [session.workspace.raw / f"Dataset{dataset:03d}_..."])
+    summary = bring(session.workspace, layout, source, dataset, name)
+    return Output(summary.as_dict(), summary.show)
+
+
+@command("list", example="fmseg list")
+def listing(
+    session: Session,
+    what: Annotated[str, typer.Argument(help="datasets, foundations, recipes, decoders, losses")] = "datasets",
+) -> Output:
+    """Show what is in this workspace: datasets and how far they are, foundations, registered parts."""
+    from fmseg.stages.listing import listing as collect
+
+    title, columns, rows = collect(session.workspace, what)
+    value = [dict(zip(columns, row, strict=True)) for row in rows]
+    return Output(value, lambda: print_table(title, columns, rows))
+
+
+def _raw(session: Session, names: list[str]) -> list[Path]:
+    return [session.workspace.raw_dataset(name) for name in names]
+
+
+def _prepared(session: Session, names: list[str], file: str) -> list[Path]:
+    return [session.workspace.prepared(name) / file for name in names]

@@ -1,0 +1,184 @@
+"""The commands that learn and predict: pretrain, train, find_best, predict, evaluate, demo."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
+from fmseg.cli.data_commands import Budget, Datasets, num_processes, would
+from fmseg.cli.frame import Output, Session, command
+from fmseg.console import print_line, print_table
+
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")]
+Workers = Annotated[int | None, typer.Option("--num-workers", help="Loader processes; 0 loads inline.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one number, as --set iterations=500.")]
+
+
+@command("pretrain", example="fmseg pretrain --budget 2h")
+def pretrain(
+    session: Session,
+    dataset: Datasets = None,
+    name: Annotated[str | None, typer.Option(help="Name of the checkpoint; by default from the datasets.")] = None,
+    budget: Budget = None,
+    settings: Settings = None,
+    workers: Workers = None,
+    fresh: Fresh = False,
+) -> Output:
+    """Pretrain one foundation checkpoint per modality with DINOv2; without -d on all preprocessed datasets."""
+    from fmseg.stages.pretrain import PretrainOptions
+    from fmseg.stages.pretrain import pretrain as learn
+
+    names = dataset_names(session.workspace, dataset) if dataset else session.workspace.dataset_names()
+    if session.dry_run:
+        return would([session.workspace.prepared(each) for each in names], [session.workspace.foundations()])
+    options = PretrainOptions(
+        name=name,
+        budget_s=parse_duration(budget),
+        settings=parse_settings(settings),
+        num_workers=workers,
+        fresh=fresh,
+        plugins=session.plugins,
+    )
+    made = learn(session.workspace, names, options)
+    columns = ("checkpoint", "modality", "images", "samples seen", "iterations")
+    rows = [(card.name, card.modality, card.num_images, card.samples_seen, card.iterations) for card in made]
+    value = [card.model_dump(mode="json") for card in made]
+    return Output(value, lambda: print_table("Foundation checkpoints", columns, rows))
+
+
+@command("train", example="fmseg train 501 fold0")
+def train(
+    session: Session,
+    dataset: Annotated[str, typer.Argument(help="Number, name or part of it")],
+    fold: Annotated[str | None, typer.Argument(help="0, fold0 or all; without it every fold, then find_best")] = None,
+    recipe: Annotated[str, typer.Option("-r", "--recipe", help="See: fmseg list recipes")] = "upernet",
+    init: Annotated[str, typer.Option(help="auto, scratch, or the name of a foundation checkpoint.")] = "auto",
+    settings: Settings = None,
+    workers: Workers = None,
+    fresh: Fresh = False,
+) -> Output:
+    """Train one fold, or every fold and choose the best; goes on where it was stopped."""
+    from fmseg.stages.train import TrainOptions, num_folds
+    from fmseg.stages.train import train as learn
+
+    (name,) = dataset_names(session.workspace, [dataset])
+    options = TrainOptions(
+        recipe=recipe,
+        init=init,
+        settings=parse_settings(settings),
+        num_workers=workers,
+        fresh=fresh,
+        plugins=session.plugins,
+    )
+    folds = [parse_fold(fold)] if fold is not None else list(range(num_folds(session.workspace, name)))
+    if session.dry_run:
+        return would([session.workspace.prepared(name)], [session.workspace.results_of(name)])
+    scores = {each: learn(session.workspace, name, each, options) for each in folds}
+    columns = ("fold", "cases", "Dice", "from", "to")
+    rows = [
+        (each, len(found.cases), found.foreground_dice.mean, found.foreground_dice.low, found.foreground_dice.high)
+        for each, found in scores.items()
+        if found is not None
+    ]
+    value = {"folds": [dict(zip(columns, row, strict=True)) for row in rows]}
+    if fold is None:
+        return _chosen(session, name, value, lambda: print_table("Out-of-fold Dice", columns, rows))
+    if folds == [ALL]:
+        return Output(value, lambda: print_line("Trained on all cases; there is no fold left to score it on."))
+    return Output(value, lambda: print_table("Out-of-fold Dice", columns, rows))
+
+
+@command("find_best", example="fmseg find_best 501")
+def find_best(
+    session: Session,
+    dataset: Annotated[str, typer.Argument(help="Number, name or part of it")],
+    max_models: Annotated[int, typer.Option(help="At most this many recipes in the ensemble.")] = 3,
+) -> Output:
+    """Score all finished runs on the pooled out-of-fold predictions; choose recipe, ensemble and clean-up."""
+    (name,) = dataset_names(session.workspace, [dataset])
+    if session.dry_run:
+        place = session.workspace.results_of(name)
+        return would([place], [place / "selection.json"])
+    return _chosen(session, name, {}, lambda: None, max_models)
+
+
+@command("predict", example="fmseg predict -i new_images -o predictions")
+def predict(
+    session: Session,
+    input: Annotated[Path, typer.Option("-i", "--input", help="Folder of new images.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the predictions; made if need be.")],
+    dataset: Annotated[str | None, typer.Option("-d", "--dataset", help="Whose models; needed if several.")] = None,
+    overlays: Annotated[bool, typer.Option("--overlays", help="Also draw the predictions as PNGs.")] = False,
+    mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Test-time mirroring, where planned.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there.")] = False,
+) -> Output:
+    """Predict a folder of images with the models that find_best chose, on each image's own grid and format."""
+    from fmseg.stages.predict import predict as infer
+
+    name = dataset_names(session.workspace, [dataset])[0] if dataset else None
+    if session.dry_run:
+        return would([input], [output])
+    report = infer(
+        session.workspace, input, output, dataset=name, overlays=overlays, mirror=mirror, overwrite=overwrite
+    )
+    columns = ("predicted", "skipped", "there already", "report")
+    row = (report.num_predicted, len(report.failed), report.num_existing, report.table)
+
+    def show() -> None:
+        print_table("Predictions", columns, [row])
+        for file, problem in report.failed:
+            print_line(f"skipped {file}: {problem}")
+
+    return Output(report.as_dict(), show, 5 if report.failed else 0)
+
+
+@command("evaluate", example="fmseg evaluate -d 501 -i predictions -l labels")
+def evaluate(
+    session: Session,
+    dataset: Annotated[str, typer.Option("-d", "--dataset", help="Says what the label values mean.")],
+    input: Annotated[Path, typer.Option("-i", "--input", help="Folder of predictions.")],
+    labels: Annotated[Path, typer.Option("-l", "--labels", help="Folder of label maps of the same names.")],
+) -> Output:
+    """Score predictions against labels: Dice, IoU, HD95, NSD with intervals over patients; summary.json."""
+    from fmseg.stages.evaluate import evaluate as score
+
+    (name,) = dataset_names(session.workspace, [dataset])
+    if session.dry_run:
+        return would([input, labels], [input / "summary.json"])
+    scores = score(session.workspace, name, input, labels)
+    measures = ("dice", "iou", "hd95", "nsd")
+    rows = [
+        (each, *(values[m].mean if m in values else None for m in measures)) for each, values in scores.mean.items()
+    ]
+    columns = ("class", "Dice", "IoU", f"HD95 [{scores.distance_unit}]", "NSD")
+    return Output(scores.model_dump(mode="json"), lambda: print_table("Scores", columns, rows))
+
+
+@command("demo", example="fmseg demo")
+def demo(
+    session: Session,
+    folder: Annotated[Path, typer.Argument(help="Where the demo's workspace is made")] = Path("fmseg_demo"),
+) -> Output:
+    """Run the whole job on made ultrasound phantoms, in some minutes, and show what came out."""
+    from fmseg.stages.demo import demo as run
+
+    if session.dry_run:
+        return would([], [folder])
+    story = run(folder, num_processes=num_processes(None))
+    return Output(story.as_dict(), story.show)
+
+
+def _chosen(session: Session, name: str, value: dict, show_first: object, max_models: int = 3) -> Output:
+    from fmseg.stages.find_best import find_best as choose
+
+    selection = choose(session.workspace, name, max_models=max_models)
+    columns = ("candidate", "Dice", "from", "to")
+    rows = [(c.name, c.dice.mean, c.dice.low, c.dice.high) for c in selection.candidates]
+
+    def show() -> None:
+        show_first()  # type: ignore[operator]
+        print_table("Out-of-fold Dice of all candidates", columns, rows)
+        print_line(selection.because)
+
+    return Output(value | {"selection": selection.model_dump(mode="json")}, show)

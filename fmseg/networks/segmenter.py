@@ -1,0 +1,56 @@
+"""Backbone + decoder: an image in, logits of its size out."""
+
+from typing import Self
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fmseg.networks.backbone import Backbone, tap_blocks
+from fmseg.networks.decoders import decoders
+from fmseg.networks.vit import ViT
+from fmseg.records.plans import Architecture
+from fmseg.records.recipe import Recipe
+
+
+class Segmenter(nn.Module):
+    """A segmentation network. With ``freeze_backbone`` only the decoder learns."""
+
+    def __init__(self, backbone: Backbone, decoder: nn.Module, *, freeze_backbone: bool = False) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = decoder
+        self.freeze_backbone = freeze_backbone
+        if freeze_backbone:
+            backbone.requires_grad_(False)
+        self.train()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (B, K, H, W), float32 under autocast too. image: (B, C, H, W), normalised, any size."""
+        features = self.backbone(image)
+        patch, (rows, columns) = self.backbone.strides[0], features[0].shape[-2:]
+        # in float32 before they are scaled up: half precision would show as steps along the outlines
+        logits = self.decoder(features).float()
+        padded = (rows * patch, columns * patch)
+        logits = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)
+        return logits[..., : image.shape[-2], : image.shape[-1]]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; a frozen backbone stays in evaluation, without drop path."""
+        super().train(mode)
+        if self.freeze_backbone:
+            self.backbone.eval()
+        return self
+
+
+def build_segmenter(recipe: Recipe, architecture: Architecture, num_outputs: int) -> Segmenter:
+    """Build the network of a recipe with random weights: a function of torch's seed alone.
+
+    Raises UnknownName for an unregistered decoder.
+    """
+    vit = ViT(architecture, drop_path=recipe.drop_path)
+    backbone = Backbone(vit, tap_blocks(architecture.depth))
+    build_decoder = decoders[recipe.decoder]
+    decoder = build_decoder(
+        backbone.channels, backbone.strides, num_outputs=num_outputs, width=recipe.decoder_channels
+    )
+    return Segmenter(backbone, decoder, freeze_backbone=recipe.freeze_backbone)

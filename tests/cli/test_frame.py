@@ -1,0 +1,97 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fmseg.cli import main
+from fmseg.cli.arguments import ALL, parse_duration, parse_fold, parse_settings
+from fmseg.errors import UsageError
+
+HEAVY = ("torch", "timm", "monai", "numpy", "cv2", "sklearn", "matplotlib", "SimpleITK", "nibabel", "scipy")
+
+
+def run(capsys, *arguments):
+    """Return exit code, stdout and stderr of one command."""
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    out, err = capsys.readouterr()
+    return left.value.code, out, err
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    for name in ("Dataset501_Heads", "Dataset502_Planes"):
+        (tmp_path / "fmseg_raw" / name).mkdir(parents=True)
+    return tmp_path
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['fmseg', '--help']\ntry:\n import fmseg.cli as c; c.main()\nexcept SystemExit: pass\n"
+    )
+    code += f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "plan_and_preprocess" in output
+    assert output.strip().endswith("[]")
+
+
+def test_commands_take_underscores_and_dashes(capsys, workspace):
+    for name, option in (("plan_and_preprocess", "--dry-run"), ("plan-and-preprocess", "--dry_run")):
+        code, out, _ = run(capsys, name, "-d", "501", option, "--root", str(workspace))
+        assert code == 0
+        assert "Dataset501_Heads" in out
+
+
+def test_several_datasets_are_typed_as_in_nnunet(capsys, workspace):
+    code, out, _ = run(capsys, "fingerprint", "-d", "501", "502", "--dry-run", "--json", "--root", str(workspace))
+    assert code == 0
+    assert len(json.loads(out)["reads"]) == 2
+
+
+def test_json_errors_are_one_object_on_stdout_and_one_line_on_stderr(capsys, workspace):
+    code, out, err = run(capsys, "fingerprint", "-d", "999", "--json", "--root", str(workspace))
+    assert code == json.loads(out)["exit_code"] == 2
+    assert "999" in json.loads(out)["error"]
+    assert "Traceback" not in err
+    assert err.startswith("error:")
+
+
+def test_the_root_may_stand_before_or_after_the_command(capsys, workspace):
+    first = run(capsys, "--root", str(workspace), "list")
+    assert first == run(capsys, "list", "--root", str(workspace))
+    assert "Dataset501_Heads" in first[1]
+
+
+def test_an_unknown_list_is_answered_with_the_nearest(capsys, workspace):
+    code, _, err = run(capsys, "list", "recipe", "--root", str(workspace))
+    assert code == 2
+    assert "Did you mean 'recipes'" in err
+
+
+@pytest.mark.parametrize("text", ["0", "fold0", "fold_0", "FOLD0"])
+def test_folds(text):
+    assert parse_fold(text) == 0
+
+
+def test_fold_all():
+    assert parse_fold("all") == ALL
+    with pytest.raises(UsageError, match="fold0 or all"):
+        parse_fold("first")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("1.5h", 5400), ("2d", 172800)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["20", "-5m", "soon", "0h"])
+def test_wrong_durations_are_refused(text):
+    with pytest.raises(UsageError, match="20m"):
+        parse_duration(text)
+
+
+def test_settings():
+    assert parse_settings(["a=1", "b = x=y"]) == {"a": "1", "b": "x=y"}
+    with pytest.raises(UsageError, match="key=value"):
+        parse_settings(["a"])
