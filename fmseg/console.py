@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -75,15 +75,21 @@ def print_line(text: str) -> None:
     results.print(text, markup=False)
 
 
-def track(items: Iterable[T], what: str, total: int, done: int = 0) -> Iterator[T]:
-    """Yield ``items`` while showing how many of ``total`` are done and the time left."""
+def track(
+    items: Iterable[T], what: str, total: int, done: int = 0, status: Callable[[], str] = str
+) -> Generator[T, None, None]:
+    """Yield ``items`` while showing how many of ``total`` are done, ``status()`` and the time left."""
     if not is_speaker():
         yield from items
         return
     if messages.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=messages) as bar:
-            yield from bar.track(items, total=total, completed=done, description=what)
+        times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[status]}"))
+        with Progress(*columns, *times, console=messages) as bar:
+            task = bar.add_task(what, total=total, completed=done, status="")
+            for item in items:
+                yield item
+                bar.update(task, advance=1, status=status())
         return
     start = last = time.monotonic()
     for count, item in enumerate(items, start=1):
@@ -92,7 +98,8 @@ def track(items: Iterable[T], what: str, total: int, done: int = 0) -> Iterator[
         if now - last > PLAIN_INTERVAL_S:
             last = now
             left = (now - start) / count * (total - done - count)
-            logging.getLogger(__name__).info("%s: %d/%d, %s left", what, done + count, total, duration(left))
+            parts = [f"{what}: {done + count}/{total}", status(), f"{duration(left)} left"]
+            logging.getLogger(__name__).info(", ".join(part for part in parts if part))
 
 
 def duration(seconds: float) -> str:

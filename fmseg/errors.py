@@ -4,6 +4,8 @@ Every message says what is wrong (with the value), where, and how to mend it. ``
 without a traceback and leaves with the class's exit code; any other exception is a bug of ours.
 """
 
+from signal import SIGINT
+
 
 class FmsegError(Exception):
     """Parent of all errors that reach the user as one message."""
@@ -39,3 +41,12 @@ class EnvironmentProblem(FmsegError):
     """The machine lacks something: disk, memory, a device, an optional package, a permission."""
 
     exit_code = 4
+
+
+class Interrupted(FmsegError):
+    """A signal asked the program to stop; what was done so far is saved."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        # as shells report it; a batch system's SIGUSR1 is a request to end, like SIGTERM
+        self.exit_code = 130 if signal_number == SIGINT else 143

@@ -24,6 +24,8 @@ class Backbone(nn.Module):
 
     def __init__(self, vit: ViT, taps: Sequence[int]) -> None:
         super().__init__()
+        # nothing is masked here, and a parameter without gradient would stall training on several devices
+        vit.mask_token.requires_grad_(False)
         self.vit = vit
         self.taps = tuple(taps)
         self.channels = (vit.architecture.width,) * len(self.taps)
@@ -38,6 +40,4 @@ class Backbone(nn.Module):
         patch = self.vit.architecture.patch_size
         height, width = image.shape[-2:]
         image = F.pad(image, (0, -width % patch, 0, -height % patch))
-        blocks = sorted(set(self.taps))
-        features = dict(zip(blocks, self.vit.forward_taps(image, blocks), strict=True))
-        return [features[block] for block in self.taps]
+        return self.vit.forward_taps(image, self.taps)

@@ -47,7 +47,7 @@ def build_segmenter(recipe: Recipe, architecture: Architecture, num_outputs: int
 
     Raises UnknownName for an unregistered decoder.
     """
-    vit = ViT(architecture, drop_path=recipe.drop_path)
+    vit = ViT(architecture, drop_path=recipe.drop_path, drop_path_schedule="linear")
     backbone = Backbone(vit, tap_blocks(architecture.depth))
     build_decoder = decoders[recipe.decoder]
     decoder = build_decoder(

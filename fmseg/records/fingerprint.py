@@ -37,7 +37,9 @@ class CaseFacts(Part):
     stamp: str
     #: of the decoded pixels of all channels; equal hashes are equal images
     content_hash: str
-    #: (Z, Y, X); Z is 1 for a 2D image
+    #: of the label map; empty without one
+    label_hash: str
+    #: (Z, Y, X); Z is 1 for a 2D image, and 0 if the image cannot be read
     shape: tuple[int, int, int]
     #: (z, y, x) in mm, or None where the file has none
     spacing_mm: tuple[float, float, float] | None
@@ -48,8 +50,12 @@ class CaseFacts(Part):
     intensity: tuple[Intensity, ...]
     #: over the labelled foreground; empty without labels
     foreground_intensity: tuple[Intensity, ...]
+    #: mean and standard deviation per channel once the image is mapped to [0, 1] between its 0.5 and 99.5 percentiles
+    scaled: tuple[tuple[float, float], ...]
     #: (label value, pixels, connected components)
     label_counts: tuple[tuple[int, int, int], ...]
+    #: (pixels, connected components) of each class or region, in the order of the label scheme
+    class_counts: tuple[tuple[int, int], ...]
     findings: tuple[Finding, ...]
     patient: str
 

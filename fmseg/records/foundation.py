@@ -1,13 +1,19 @@
 """A foundation checkpoint: backbone.safetensors and this card beside it."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
+from fmseg.files import writing
 from fmseg.records.plans import Architecture, Pretraining
 from fmseg.records.record import Record
 from fmseg.records.run import Provenance
 
 CARD, WEIGHTS = "foundation.json", "backbone.safetensors"
+#: sorted first 64 bits of the content hash of every image seen: 8 bytes an image, of which nothing can be read
+SEEN = "seen.npy"
 
 
 class Foundation(Record):
@@ -31,7 +37,7 @@ class Foundation(Record):
     metrics: dict[str, float]
     #: of backbone.safetensors
     weights_sha256: str
-    #: first 16 hexadecimal digits of the content hash of every image seen, sorted, in ``seen.txt``
+    #: number of different images seen; their hashes are in ``seen.npy``
     seen_count: int
     licence: str
     provenance: Provenance
@@ -48,3 +54,24 @@ class Foundation(Record):
 def find_foundations(folder: Path) -> list[tuple[Path, Foundation]]:
     """Return (folder, card) of every finished checkpoint below ``foundation/<modality>/<name>``."""
     return [(path.parent, Foundation.load(path)) for path in sorted(folder.glob(f"*/*/{CARD}"))]
+
+
+def write_seen(folder: Path, content_hashes: Collection[str]) -> int:
+    """Keep which images were seen; return the number of different ones."""
+    found = {int(text[:16], 16) for text in content_hashes}
+    with writing(folder / SEEN) as temporary, open(temporary, "wb") as file:
+        np.save(file, np.sort(np.fromiter(found, dtype=np.uint64, count=len(found))))
+    return len(found)
+
+
+def read_seen(folder: Path) -> np.ndarray:
+    """Return the sorted hashes of the images seen, uint64; none if the checkpoint was not made here."""
+    path = folder / SEEN
+    return np.load(path, allow_pickle=False) if path.exists() else np.empty(0, np.uint64)
+
+
+def was_seen(seen: np.ndarray, content_hash: str) -> bool:
+    """Return whether an image of this content hash is among those seen."""
+    key = np.uint64(int(content_hash[:16], 16))
+    index = int(np.searchsorted(seen, key))
+    return index < len(seen) and bool(seen[index] == key)

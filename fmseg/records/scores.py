@@ -34,6 +34,8 @@ class CaseScore(Part):
     case: str
     patient: str
     classes: dict[str, ClassScore]
+    #: tp, fp, fn of the pixels in no class or region; None where they were not counted
+    background: tuple[int, int, int] | None = None
 
     @property
     def mean_dice(self) -> float | None:

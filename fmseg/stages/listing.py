@@ -35,7 +35,7 @@ def _dataset(workspace: Workspace, name: str) -> tuple[str, str, str]:
         return name, "models chosen", "fmseg predict -i in -o out"
     if any(results.glob("*/fold_*/finished.json")):
         return name, "some folds trained", f"fmseg train {number}"
-    if (prepared / "store" / "store.json").exists():
+    if any(prepared.glob("*_images/store.json")):
         return name, "prepared", f"fmseg pretrain; fmseg train {number}"
     return name, "raw", f"fmseg plan_and_preprocess -d {number}"
 

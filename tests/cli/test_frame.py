@@ -27,10 +27,8 @@ def workspace(tmp_path):
 
 
 def test_help_imports_nothing_heavy():
-    code = (
-        "import sys; sys.argv = ['fmseg', '--help']\ntry:\n import fmseg.cli as c; c.main()\nexcept SystemExit: pass\n"
-    )
-    code += f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    code = "import sys\nfrom fmseg.cli import main\ntry:\n main(['--help'])\nexcept SystemExit: pass\n"
+    code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "plan_and_preprocess" in output
     assert output.strip().endswith("[]")

@@ -1,0 +1,117 @@
+"""Files into voxels and label maps, and label maps back into files.
+
+A reader knows some file endings. It is chosen by the ending, or by name (``overwrite_image_reader_writer`` in
+dataset.json, where nnU-Net's names are understood). More readers are added to the registry ``readers``.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from fmseg.errors import EnvironmentProblem, FmsegError
+from fmseg.imaging.case import Array, BadFile, Case, Geometry, is_grey
+from fmseg.imaging.readers_2d import ImageReader
+from fmseg.imaging.readers_volume import VolumeReader
+from fmseg.records.dataset import CaseFiles
+from fmseg.registry import Registry
+
+T = TypeVar("T")
+
+__all__ = ["Reader", "is_grey", "read_case", "read_label", "readers", "write_label"]
+
+NNUNET_NAMES = {"NaturalImage2DIO": "image", "SimpleITKIO": "volume", "NibabelIO": "volume"}
+
+
+class Reader(Protocol):
+    """One family of file formats."""
+
+    #: with the dot, in lower case
+    endings: tuple[str, ...]
+
+    def read(self, path: Path) -> tuple[Array, Geometry, tuple[str, ...]]:
+        """Return voxels (C, Z, Y, X), their geometry, and notes on what was changed. Raises BadFile."""
+
+    def read_label(self, path: Path) -> tuple[Array, Geometry]:
+        """Return the values (Z, Y, X) as they are in the file. Raises BadFile."""
+
+    def write_label(self, labels: Array, geometry: Geometry, path: Path) -> None:
+        """Write (Z, Y, X) integers, atomically. Raises BadFile if the format cannot hold them."""
+
+
+readers: Registry[Reader] = Registry("reader")
+readers.add("image", ImageReader())
+readers.add("volume", VolumeReader())
+
+
+def read_case(files: CaseFiles, reader: str | None = None) -> Case:
+    """Read all channels of a case: one file each, or all of them in one file.
+
+    Raises BadFile naming the file and the mend.
+    """
+    parts = [_decoded(path, _reader_for(path, reader).read) for path in files.images]
+    voxels, geometry, notes = parts[0]
+    for path, (other, _, more) in zip(files.images[1:], parts[1:], strict=True):
+        if other.shape[1:] != voxels.shape[1:]:
+            problem = f"this channel is {_size(other[0])}, the first one is {_size(voxels[0])} (z, y, x)"
+            raise BadFile(path, problem, "Export all channels of a case on one grid.")
+        notes += more
+    if len(parts) > 1:
+        voxels = np.concatenate([part[0] for part in parts])
+    return Case(files.name, voxels, geometry, notes)
+
+
+def read_label(path: Path, reader: str | None = None) -> tuple[Array, Geometry]:
+    """Return a label map (Z, Y, X) of integers and its geometry. Whole numbers saved as floats are cast.
+
+    Raises BadFile for fractions, NaN and colour images.
+    """
+    labels, geometry = _decoded(path, _reader_for(path, reader).read_label)
+    if labels.dtype.kind == "b":
+        return labels.astype(np.uint8), geometry
+    if labels.dtype.kind in "iu":
+        return labels, geometry
+    whole = np.rint(labels)
+    if not np.array_equal(whole, labels):
+        wrong = labels[whole != labels].flat[0]
+        mend = "Label maps hold whole numbers. Export it again without interpolation."
+        raise BadFile(path, f"the label map holds the value {wrong:g}", mend)
+    return whole.astype(np.int32), geometry
+
+
+def write_label(labels: Array, geometry: Geometry, path: Path, reader: str | None = None) -> None:
+    """Write a label map (Z, Y, X) in the format of the path's ending, on the given geometry, atomically."""
+    _reader_for(path, reader).write_label(labels, geometry, path)
+
+
+def _reader_for(path: Path, name: str | None) -> Reader:
+    if name is not None:
+        return readers[NNUNET_NAMES.get(name, name)]
+    lower = path.name.lower()
+    for known in readers:
+        if lower.endswith(readers[known].endings):
+            return readers[known]
+    endings = ", ".join(ending for known in readers for ending in readers[known].endings)
+    raise BadFile(path, "no reader knows this file ending", f"Convert it to one of: {endings}.")
+
+
+def _decoded(path: Path, decode: Callable[[Path], T]) -> T:
+    """Return ``decode(path)``; whatever a decoder raises on a damaged file becomes BadFile."""
+    try:
+        if path.stat().st_size == 0:
+            raise BadFile(path, "the file is empty (0 bytes)", "Copy or export it again.")
+        return decode(path)
+    except FmsegError:
+        raise
+    except FileNotFoundError as error:
+        raise BadFile(path, "there is no such file", "Put it there, or remove its case.") from error
+    except MemoryError as error:
+        raise EnvironmentProblem(f"{path}: not enough memory to read it. Use fewer processes.") from error
+    except Exception as error:  # decoders raise anything on damaged files: struct.error, IndexError, SyntaxError ...
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadFile(path, f"it cannot be read ({reason})", "Copy or export it again.") from error
+
+
+def _size(voxels: Array) -> str:
+    return "x".join(str(length) for length in voxels.shape)

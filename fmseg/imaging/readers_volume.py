@@ -1,0 +1,221 @@
+"""NIfTI through nibabel; MHA, MHD and NRRD through SimpleITK.
+
+Neither library is trusted with a damaged file: SimpleITK fills up half a NIfTI with zeros and follows a header
+to data files anywhere on the disk. So lengths and the place of data files are checked here, first.
+"""
+
+import gzip
+import io
+import os
+import re
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from fmseg.files import write_bytes, writing
+from fmseg.imaging.case import Array, BadFile, Geometry
+
+#: larger volumes are refused from the header, before memory is asked for
+MAX_VOXELS = 2**30
+NIFTI = (".nii", ".nii.gz")
+#: NIfTI points to the right and to the front, ITK to the left and to the back
+LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0])
+#: a MetaImage or NRRD header must end within so many bytes
+HEADER_BYTES = 2**16
+EXPORT = "Copy or export it again."
+
+
+class VolumeReader:
+    """Reader of volumes with a geometry, and of 2D images in these formats."""
+
+    endings: tuple[str, ...] = (*NIFTI, ".mha", ".mhd", ".nrrd")
+
+    def read(self, path: Path) -> tuple[Array, Geometry, tuple[str, ...]]:
+        """Return voxels (C, Z, Y, X); a fourth axis, or RGB, becomes channels."""
+        voxels, geometry = _read_nifti(path) if path.name.lower().endswith(NIFTI) else _read_itk(path)
+        return voxels, geometry, ()
+
+    def read_label(self, path: Path) -> tuple[Array, Geometry]:
+        """Return (Z, Y, X) in the file's type."""
+        voxels, geometry, _ = self.read(path)
+        if len(voxels) != 1:
+            raise BadFile(path, f"the label map has {len(voxels)} channels", "Save one number per voxel.")
+        return voxels[0], geometry
+
+    def write_label(self, labels: Array, geometry: Geometry, path: Path) -> None:
+        """Write (Z, Y, X) on the grid of ``geometry``, compressed."""
+        labels = np.ascontiguousarray(labels, dtype=np.uint16 if labels.max(initial=0) > 255 else np.uint8)
+        if geometry.is_2d:
+            labels = labels[0]
+        if path.name.lower().endswith(NIFTI):
+            _write_nifti(labels, geometry, path)
+        else:
+            _write_itk(labels, geometry, path)
+
+
+def _read_nifti(path: Path) -> tuple[Array, Geometry]:
+    import nibabel
+
+    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
+        start = _exactly(path, file, 348)
+        is_second = 540 in (int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big"))
+        kind = nibabel.Nifti2Image if is_second else nibabel.Nifti1Image
+        start += _exactly(path, file, 192) if is_second else b""
+        header = kind.header_class(start, check=False)
+        shape = tuple(int(length) for length in header.get_data_shape())
+        _check_size(path, shape)
+        num_bytes = int(np.prod(shape)) * header.get_data_dtype().itemsize
+        end = max(int(header["vox_offset"]), len(start) + 4) + num_bytes
+        content = start + _exactly(path, file, end - len(start))
+        # read to the end, where gzip keeps its checksum; some programs pad a little
+        if len(file.read(2**20)) == 2**20:
+            raise BadFile(path, "it is longer than its header says", EXPORT)
+    image = kind.from_stream(io.BytesIO(content))
+    spacing = [float(size) for size in header["pixdim"][1:4]][: len(shape)]
+    geometry = _geometry(path, spacing, _ras_to_lps(image.affine), is_2d=len(shape) == 2)
+    return _channels_first(path, np.asanyarray(image.dataobj).T), geometry
+
+
+def _write_nifti(labels: Array, geometry: Geometry, path: Path) -> None:
+    import nibabel
+
+    matrix = np.eye(4)
+    matrix[:3, :3] = LPS_FROM_RAS @ np.reshape(geometry.direction, (3, 3)) * _spacing_xyz(geometry)
+    matrix[:3, 3] = LPS_FROM_RAS @ geometry.origin
+    image = nibabel.Nifti1Image(labels.T, matrix)
+    image.set_sform(matrix, code=1)
+    image.set_qform(matrix, code=1)
+    content = image.to_bytes()
+    write_bytes(path, gzip.compress(content, 6, mtime=0) if path.name.lower().endswith(".gz") else content)
+
+
+def _read_itk(path: Path) -> tuple[Array, Geometry]:
+    import SimpleITK as sitk
+
+    _check_data_file(path)
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    _check_size(path, reader.GetSize())
+    image = reader.Execute()
+    dimensions = image.GetDimension()
+    matrix = np.eye(4)
+    matrix[:3, :3] = _embedded(np.reshape(image.GetDirection(), (dimensions, dimensions)))
+    matrix[: min(3, dimensions), 3] = image.GetOrigin()[:3]
+    geometry = _geometry(path, list(image.GetSpacing()[:3]), matrix, is_2d=dimensions == 2)
+    voxels = sitk.GetArrayFromImage(image)  # (Z, Y, X), (T, Z, Y, X) or (Z, Y, X, C)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        voxels = np.moveaxis(voxels, -1, 0)
+        voxels = voxels[:, None] if dimensions == 2 else voxels
+        return np.ascontiguousarray(_plain(voxels)), geometry
+    return _channels_first(path, voxels), geometry
+
+
+def _write_itk(labels: Array, geometry: Geometry, path: Path) -> None:
+    import SimpleITK as sitk
+
+    dimensions = labels.ndim
+    image = sitk.GetImageFromArray(labels)
+    image.SetSpacing([float(size) for size in _spacing_xyz(geometry)[:dimensions]])
+    image.SetOrigin(geometry.origin[:dimensions])
+    image.SetDirection(np.reshape(geometry.direction, (3, 3))[:dimensions, :dimensions].ravel().tolist())
+    with writing(path) as temporary:
+        # SimpleITK goes by the ending; an .mhd with its pixels inside is an .mha
+        ending = ".nrrd" if path.name.lower().endswith(".nrrd") else ".mha"
+        part = temporary.with_name(temporary.name + ending)
+        try:
+            sitk.WriteImage(image, str(part), True)
+            os.replace(part, temporary)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _exactly(path: Path, file: IO[bytes], num_bytes: int) -> bytes:
+    data = file.read(num_bytes)
+    if len(data) < num_bytes:
+        raise BadFile(path, "it ends too early: part of the file is missing", EXPORT)
+    return data
+
+
+def _check_size(path: Path, shape: tuple[int, ...]) -> None:
+    voxels = 1
+    for length in shape:
+        voxels *= length
+    if not shape or not 1 <= min(shape) or voxels > MAX_VOXELS:
+        claim = " x ".join(str(length) for length in shape)
+        raise BadFile(path, f"its header claims a size of {claim or 'nothing'}", "Cut the volume, or export it again.")
+
+
+def _check_data_file(path: Path) -> None:
+    """Refuse headers that fetch their pixels from another folder, or from several files."""
+    with open(path, "rb") as file:
+        head = file.read(HEADER_BYTES).decode("latin-1")
+    if path.name.lower().endswith(".nrrd"):
+        end = re.search(r"\r?\n\r?\n", head)
+        names = re.findall(r"(?im)^data ?file:(.*)$", head[: end.start()] if end else head)
+        is_complete = end is not None or bool(names)
+    else:
+        # the first one counts; written in another way, it might be overlooked here or there
+        found = re.search(r"(?im)^\s*ElementDataFile\s*=(.*)$", head)
+        names = [found[1]] if found and found[1].strip() != "LOCAL" else []
+        is_complete = found is not None and "ElementDataFile" in found[0]
+    if not is_complete:
+        raise BadFile(path, "its header has no end", EXPORT)
+    for name in (name.strip() for name in names):
+        if name != os.path.basename(name) or name.upper().startswith("LIST") or "%" in name or name in ("", ".."):
+            mend = "Keep the data file beside its header, or save it as one .mha or .nrrd file."
+            raise BadFile(path, f"its pixels are said to lie in '{name}'", mend)
+        if not (path.parent / name).is_file():
+            raise BadFile(path, f"its data file '{name}' is not beside it", "Copy both files.")
+
+
+def _geometry(path: Path, spacing_xyz: list[float], lps: Array, *, is_2d: bool) -> Geometry:
+    """lps: (4, 4), directions (of any length) and origin. Raises BadFile for sizes that are no sizes."""
+    spacing_xyz = spacing_xyz + [1.0] * (3 - len(spacing_xyz))
+    lengths = np.linalg.norm(lps[:3, :3], axis=0)
+    if not all(np.isfinite(size) and size > 0 for size in spacing_xyz):
+        mend = "Export it with its voxel size in mm."
+        raise BadFile(path, f"its voxel size is {tuple(spacing_xyz)} mm (x, y, z)", mend)
+    if not np.isfinite(lps).all() or lengths.min() == 0:
+        raise BadFile(path, "its orientation matrix is broken", "Export it with its orientation.")
+    x, y, z = spacing_xyz
+    origin = (float(lps[0, 3]), float(lps[1, 3]), float(lps[2, 3]))
+    direction = tuple(float(value) for value in (lps[:3, :3] / lengths).ravel())
+    return Geometry((z, y, x), origin, direction, is_2d)
+
+
+def _ras_to_lps(affine: Array) -> Array:
+    lps = np.array(affine, dtype=float)
+    lps[:3] = LPS_FROM_RAS @ lps[:3]
+    return lps
+
+
+def _spacing_xyz(geometry: Geometry) -> Array:
+    return np.array(geometry.spacing_mm or (1.0, 1.0, 1.0))[::-1]
+
+
+def _embedded(direction: Array) -> Array:
+    """Return the 3 x 3 matrix of a direction matrix of 2 to 4 dimensions."""
+    matrix = np.eye(3)
+    size = min(3, len(direction))
+    matrix[:size, :size] = direction[:size, :size]
+    return matrix
+
+
+def _plain(voxels: Array) -> Array:
+    """Return native byte order; half and double floats become single ones."""
+    if voxels.dtype.kind == "f" and voxels.dtype != np.float32:
+        return voxels.astype(np.float32)
+    return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
+
+
+def _channels_first(path: Path, voxels: Array) -> Array:
+    """Turn (Y, X), (Z, Y, X) or (T, Z, Y, X) into (C, Z, Y, X)."""
+    if voxels.dtype.names:  # RGB as NIfTI keeps it: one structure per voxel
+        return np.concatenate([_channels_first(path, voxels[name]) for name in voxels.dtype.names[:3]])
+    if voxels.ndim not in (2, 3, 4):
+        raise BadFile(path, f"it has {voxels.ndim} axes", "Save two or three axes, and channels as files of their own.")
+    voxels = voxels[None, None] if voxels.ndim == 2 else voxels[None] if voxels.ndim == 3 else voxels
+    return np.ascontiguousarray(_plain(voxels))

@@ -1,0 +1,70 @@
+"""A folder of new images as cases: channels grouped, each with the file that its prediction goes to."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmseg.errors import UsageError
+from fmseg.files import natural_key
+from fmseg.records.dataset import IMAGE_ENDINGS, CaseFiles, group_channels, strip_ending, visible_files
+
+#: endings whose compression would change label values -> what is written instead
+LOSSLESS_ENDING = {".jpg": ".png", ".jpeg": ".png"}
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What is to be predicted, and what in the folder cannot be."""
+
+    cases: tuple[CaseFiles, ...]
+    #: (file name, why)
+    refused: tuple[tuple[str, str], ...]
+
+
+def find_inputs(place: Path) -> Inputs:
+    """Return the cases of a folder (its subfolders left out), or of a single file, in natural order.
+
+    All endings may be mixed. ``a_0000.png`` is channel 0 of case ``a``; numbers that do not count from 0
+    without a gap are no channels but part of the name. Raises UsageError if there is no image.
+    """
+    if not place.exists():
+        raise UsageError(f"{place}: there is no such folder. Type the folder of the images after -i.")
+    files = [place] if place.is_file() else visible_files(place)
+    images = [path for path in files if path.name.lower().endswith(IMAGE_ENDINGS)]
+    if not images:
+        below = "" if place.is_file() or not any(path.is_dir() for path in place.iterdir()) else " (it has subfolders)"
+        raise UsageError(f"{place}: there is no image in it{below}. Images end in {', '.join(IMAGE_ENDINGS)}.")
+    groups = [case for ending in sorted({_ending(path) for path in images}) for case in _grouped(images, ending)]
+    outputs = Counter(output_name(case) for case in groups)
+    cases, refused = [], []
+    for case in sorted(groups, key=lambda case: natural_key(case.name)):
+        if outputs[output_name(case)] == 1:
+            cases.append(case)
+        else:
+            problem = f"{outputs[output_name(case)]} cases would be written to {output_name(case)}. Rename one of them."
+            refused += [(path.name, problem) for path in case.images]
+    return Inputs(tuple(cases), tuple(refused))
+
+
+def output_name(case: CaseFiles) -> str:
+    """Return the file name of a case's prediction: the case's, with the ending of its image where that is lossless."""
+    ending = _ending(case.images[0])
+    return case.name + LOSSLESS_ENDING.get(ending.lower(), ending)
+
+
+def _grouped(images: Sequence[Path], ending: str) -> list[CaseFiles]:
+    own = [path for path in images if _ending(path) == ending]
+    cases, grouped = [], set()
+    for name, files in group_channels(own, ending).items():
+        numbers = [int(match[1]) for path in files if (match := re.search(r"_(\d{4})$", strip_ending(path.name)))]
+        if numbers in ([], list(range(len(files)))):
+            cases.append(CaseFiles(name, files, None))
+            grouped |= set(files)
+    # years and serial numbers that are no channels, and files whose case name another one took
+    return cases + [CaseFiles(strip_ending(path.name), (path,), None) for path in own if path not in grouped]
+
+
+def _ending(path: Path) -> str:
+    return path.name[len(strip_ending(path.name)) :]

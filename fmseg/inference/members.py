@@ -1,0 +1,121 @@
+"""Trained networks, read back from the folders of their runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fmseg.errors import BadData, NotReady
+from fmseg.inference.sliding import Sliding
+from fmseg.networks.segmenter import build_segmenter
+from fmseg.records.labels import LabelScheme
+from fmseg.records.run import RunConfig
+from fmseg.registry import load_plugins
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One trained network of an ensemble, in evaluation mode."""
+
+    model: nn.Module
+    config: RunConfig
+    #: its share in the average, relative to the other members
+    weight: float = 1.0
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """What its outputs mean."""
+        return scheme_of(self.config)
+
+    def sliding(self, *, mirror: bool) -> Sliding:
+        """Return how it is run over images."""
+        return sliding_of(self.config, mirror=mirror)
+
+
+def find_device() -> torch.device:
+    """Return the accelerator that prediction uses, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def scheme_of(config: RunConfig) -> LabelScheme:
+    """Return what the outputs of a run's network mean. Raises BadData if it is no segmentation."""
+    if config.plans.labels is None:
+        raise BadData(f"The run of {config.plans.dataset} is a {config.plans.task}: it draws no label maps.")
+    return config.plans.labels
+
+
+def sliding_of(config: RunConfig, *, mirror: bool) -> Sliding:
+    """Return how a run's network is run over images."""
+    return Sliding(
+        input_size=config.recipe.input_size,
+        mirror_axes=config.plans.mirror_axes if mirror else (),
+        has_regions=scheme_of(config).has_regions,
+        black=tuple(-mean / std for mean, std in zip(config.mean, config.std, strict=True)),
+        batch_size=config.recipe.batch_size,
+        precision=config.recipe.precision,
+    )
+
+
+def load_member(run_folder: Path, device: torch.device, *, weight: float = 1.0) -> Member:
+    """Read a finished run: run.json says what to build, model.safetensors what it has learned.
+
+    Raises NotReady if one of them is missing, BadData that names a tensor that is missing, too many or
+    misshapen.
+    """
+    for name in ("run.json", WEIGHTS):
+        if not (run_folder / name).exists():
+            raise NotReady(f"{run_folder / name} is not there: the run has not come to its end. Train that fold first.")
+    config = RunConfig.load(run_folder / "run.json")
+    load_plugins(config.plugins)
+    model = build_segmenter(config.recipe, config.architecture, scheme_of(config).num_outputs)
+    load_weights(model, run_folder / WEIGHTS)
+    return Member(model.eval().requires_grad_(False).to(device), config, weight)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Copy a safetensors file into a model, exactly. Raises BadData naming the file and the first wrong tensor."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BadData(f"{path}: this is no whole safetensors file ({error}). Train or import it again.") from error
+    _check_tensors(tensors, model.state_dict(), path)
+    model.load_state_dict(tensors)
+
+
+def need_one_plan(members: Sequence[Member]) -> None:
+    """Check that all members see the same prepared images and give the same outputs. Raises BadData if not."""
+    first = members[0].config
+    for member in members[1:]:
+        for name, one, other in (
+            ("preprocessing", first.plans.preprocessing, member.config.plans.preprocessing),
+            ("labels", first.plans.labels, member.config.plans.labels),
+        ):
+            if one != other:
+                raise BadData(
+                    f"The models {first.recipe.name} and {member.config.recipe.name} of {first.plans.dataset} were "
+                    f"trained under different plans ({name}), so they cannot be averaged. Train one of them again."
+                )
+
+
+def _check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    mend = "The file belongs to another network than its run.json says; train or import it again."
+    for name, tensor in wanted.items():
+        if name not in found:
+            raise BadData(f"{path}: the tensor '{name}' is missing. {mend}")
+        if found[name].shape != tensor.shape:
+            shapes = f"{tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
+            raise BadData(f"{path}: the tensor '{name}' is {shapes}. {mend}")
+        if not torch.isfinite(found[name]).all():
+            raise BadData(f"{path}: the tensor '{name}' holds values that are no numbers. {mend}")
+    for name in found:
+        if name not in wanted:
+            raise BadData(f"{path}: the tensor '{name}' is one too many. {mend}")

@@ -1,0 +1,49 @@
+"""Probabilities on disk: 8 bits per value, packed; the error is at most half a step of 1/255.
+
+A file is a magic word, the shape as four little-endian integers, and one zstd chunk of blosc2. Nothing in it
+can be anything but numbers.
+"""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from fmseg.errors import BadData
+from fmseg.files import write_bytes
+
+ENDING = ".prob"
+_HEADER = struct.Struct("<8s4I")
+_MAGIC = b"fmsegp01"
+
+
+def save_probabilities(path: Path, probabilities: np.ndarray) -> None:
+    """Write probabilities (K, Z, h, w) in [0, 1], atomically."""
+    import blosc2
+
+    if probabilities.ndim != 4:
+        raise ValueError(f"probabilities are (K, Z, h, w), not {probabilities.shape}")
+    values = np.rint(np.clip(probabilities, 0, 1) * 255).astype(np.uint8)
+    packed = blosc2.compress(values.tobytes(), typesize=1, clevel=5, codec=blosc2.Codec.ZSTD)
+    write_bytes(path, _HEADER.pack(_MAGIC, *values.shape) + packed)
+
+
+def load_probabilities(path: Path) -> np.ndarray:
+    """Return the probabilities (K, Z, h, w) float32. Raises BadData for a damaged or missing file."""
+    return load_levels(path).astype(np.float32) / np.float32(255)
+
+
+def load_levels(path: Path) -> np.ndarray:
+    """Return the stored 8-bit levels (K, Z, h, w). Raises BadData for a damaged or missing file."""
+    import blosc2
+
+    problem = f"{path}: there are no readable probabilities in it. Remove it and train that fold again."
+    try:
+        content = path.read_bytes()
+        magic, *shape = _HEADER.unpack_from(content)
+        if magic != _MAGIC:
+            raise BadData(problem)
+        values = blosc2.decompress(content[_HEADER.size :])
+        return np.frombuffer(values, dtype=np.uint8).reshape(shape)
+    except (OSError, struct.error, RuntimeError, ValueError) as error:
+        raise BadData(problem) from error

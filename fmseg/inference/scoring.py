@@ -1,0 +1,130 @@
+"""From the scores of single cases to honest figures: means, with intervals from resampling the patients.
+
+Images of one patient are alike, so patients are drawn, not images: each draw takes as many patients as there
+are, with replacement, and all their cases. The seed is fixed, so the same cases give the same interval.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from fmseg.imaging.metrics import EMPTY_RULE, dice_of_counts
+from fmseg.records.scores import CaseScore, ClassScore, Interval, Scores
+
+logger = logging.getLogger(__name__)
+
+NUM_DRAWS = 1000
+SEED = 12345
+MEASURES = ("dice", "iou", "hd95", "nsd")
+#: in the unit of the distances: what a careful person misses an outline by
+NSD_TOLERANCE = 2.0
+
+# N cases, M columns (classes or measures), P patients, D draws
+
+
+def score(cases: Sequence[CaseScore], *, distance_unit: str, nsd_tolerance: float = NSD_TOLERANCE) -> Scores:
+    """Return means with 95 % intervals over patients, and Dice pooled over all pixels.
+
+    distance_unit: "mm" or "px", of hd95 and of the tolerance. ``foreground_dice`` is the mean over the classes
+    of their means over the cases, as in nnU-Net.
+    """
+    names = list(cases[0].classes)
+    patients = [case.patient for case in cases]
+    draws = draw_patients(patients)
+    mean: dict[str, dict[str, Interval]] = {}
+    for name in names:
+        columns = measure_table(cases, name)
+        centre, spread = column_means(columns, patients), column_means(columns, patients, draws)
+        found = {
+            measure: _interval(float(centre[index]), spread[:, index])
+            for index, measure in enumerate(MEASURES)
+            if not np.isnan(centre[index])
+        }
+        if found:
+            mean[name] = found
+    dice = dice_table(cases)
+    foreground = mean_over_classes(column_means(dice, patients))
+    pooled, with_background = _pooled_dice(cases, names)
+    if not mean:
+        logger.warning("No class is present or predicted in any of the %d cases: nothing could go wrong.", len(cases))
+    return Scores(
+        cases=tuple(cases),
+        mean=mean,
+        foreground_dice=_interval(float(foreground), mean_over_classes(column_means(dice, patients, draws))),
+        pooled_foreground_dice=pooled,
+        pooled_dice_with_background=with_background,
+        distance_unit=distance_unit,
+        nsd_tolerance=nsd_tolerance,
+        empty_rule=EMPTY_RULE,
+    )
+
+
+def share_of_draws_better(one: Sequence[CaseScore], other: Sequence[CaseScore]) -> float:
+    """Return the share of patient draws in which ``one`` has the higher foreground Dice; the same cases in both."""
+    patients = [case.patient for case in one]
+    draws = draw_patients(patients)
+    first, second = (mean_over_classes(column_means(dice_table(cases), patients, draws)) for cases in (one, other))
+    return float(np.mean(first > second))
+
+
+def draw_patients(patients: Sequence[str], num_draws: int = NUM_DRAWS) -> np.ndarray:
+    """Return how often each patient is drawn: (D, P), patients in sorted order."""
+    count = len(set(patients))
+    return np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=num_draws)
+
+
+def column_means(values: np.ndarray, patients: Sequence[str], draws: np.ndarray | None = None) -> np.ndarray:
+    """Return the means over the cases where a value is defined: (M,), or (D, M) for each draw of patients.
+
+    values: (N, M), NaN where undefined. A column without any value is NaN.
+    """
+    _, owner = np.unique(np.asarray(patients), return_inverse=True)
+    defined = ~np.isnan(values)
+    sums, counts = np.zeros((2, owner.max() + 1, values.shape[1]))
+    np.add.at(sums, owner, np.where(defined, values, 0.0))
+    np.add.at(counts, owner, defined)
+    weights = np.ones((1, len(sums))) if draws is None else draws.astype(float)
+    total, number = weights @ sums, weights @ counts
+    means = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    return means[0] if draws is None else means
+
+
+def mean_over_classes(means: np.ndarray) -> np.ndarray:
+    """Return the mean along the last axis over the classes that have one, and 1 where none has."""
+    defined = ~np.isnan(means)
+    count = defined.sum(axis=-1)
+    total = np.where(defined, means, 0.0).sum(axis=-1)
+    return np.divide(total, count, out=np.ones(count.shape), where=count > 0)
+
+
+def dice_table(cases: Sequence[CaseScore]) -> np.ndarray:
+    """Return Dice per case and class, (N, classes), NaN where undefined."""
+    rows = [[np.nan if each.dice is None else each.dice for each in case.classes.values()] for case in cases]
+    return np.array(rows, dtype=float)
+
+
+def measure_table(cases: Sequence[CaseScore], name: str) -> np.ndarray:
+    """Return all measures of one class, (N, measures), NaN where undefined."""
+    values = [[getattr(case.classes[name], measure) for measure in MEASURES] for case in cases]
+    return np.array(values, dtype=float)  # None becomes NaN
+
+
+def _pooled_dice(cases: Sequence[CaseScore], names: Sequence[str]) -> tuple[float, float]:
+    """Return Dice of the counts summed over the cases: mean over the classes, without and with background."""
+    counts = np.array([[_counts(case.classes[name]) for name in names] for case in cases], dtype=np.int64).sum(axis=0)
+    foreground = dice_of_counts(counts)
+    background = np.array([case.background for case in cases if case.background is not None], dtype=np.int64)
+    assert len(background) == len(cases), "the background was not counted"
+    everything = np.append(foreground, dice_of_counts(background.sum(axis=0)))
+    return float(mean_over_classes(foreground)), float(mean_over_classes(everything))
+
+
+def _counts(score: ClassScore) -> tuple[int, int, int]:
+    return score.tp, score.fp, score.fn
+
+
+def _interval(mean: float, draws: np.ndarray) -> Interval:
+    low, high = np.nanpercentile(draws, (2.5, 97.5))
+    # a skewed handful of patients may draw an interval beside its own mean
+    return Interval(mean=mean, low=min(mean, float(low)), high=max(mean, float(high)))

@@ -1,0 +1,71 @@
+"""What has been trained on a dataset, as it lies on disk, and which of it predicts.
+
+A dataset's results hold one folder per recipe, ``<recipe>__<plans>``, with one folder per fold in it.
+"""
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmseg.errors import NotReady
+from fmseg.records.run import RunFolder
+from fmseg.records.selection import CleanUp, Selection
+from fmseg.workspace import dataset_id
+
+logger = logging.getLogger(__name__)
+
+SELECTION = "selection.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The runs that predict together, each with its share, and the clean-up that follows."""
+
+    runs: tuple[tuple[Path, float], ...]
+    clean_up: tuple[CleanUp, ...]
+    #: of the plans that ``find_best`` saw; None without a selection
+    plans_digest: str | None
+    because: str
+
+
+def finished_folds(runs: Path) -> dict[int, Path]:
+    """Return the finished folds of one recipe: number -> folder; that of all cases is not among them."""
+    folders = {int(match[1]): path for path in runs.glob("fold_*") if (match := re.fullmatch(r"fold_(\d+)", path.name))}
+    return {number: path for number, path in sorted(folders.items()) if RunFolder(path).is_finished}
+
+
+def trained_recipes(results: Path) -> list[Path]:
+    """Return the folders of recipes that have at least one finished run, sorted."""
+    found = {path.parent.parent for path in results.glob("*__*/fold_*/finished.json")}
+    return sorted(found)
+
+
+def chosen_runs(results: Path) -> Chosen:
+    """Return what ``find_best`` selected, or, where there is no choice, what is finished of the one recipe.
+
+    results: of one dataset. Raises NotReady naming the command that is missing.
+    """
+    path = results / SELECTION
+    if path.exists():
+        selection = Selection.load(path)
+        runs = tuple(
+            (results / member.runs / f"fold_{fold}", member.weight / len(member.folds))
+            for member in selection.members
+            for fold in member.folds
+        )
+        return Chosen(runs, selection.clean_up, selection.plans_digest, selection.because)
+    number = dataset_id(results.name)
+    recipes = trained_recipes(results)
+    if not recipes:
+        raise NotReady(f"{results.name} has no finished run. Train one with: fmseg train {number}")
+    if len(recipes) > 1:
+        names = ", ".join(recipe.name for recipe in recipes)
+        raise NotReady(
+            f"{results.name} has several recipes ({names}). Choose among them with: fmseg find_best {number}"
+        )
+    folds = list(finished_folds(recipes[0]).values())
+    if (recipes[0] / "fold_all" / "finished.json").exists():
+        folds = [recipes[0] / "fold_all"]  # has seen every case that the others have
+    because = f"there is no {SELECTION}, so the finished runs of {recipes[0].name}: {', '.join(f.name for f in folds)}"
+    return Chosen(tuple((folder, 1.0) for folder in folds), (), None, because)

@@ -1,0 +1,212 @@
+"""The plain ViT of DINOv2, built from timm's blocks under timm's parameter names.
+
+It runs several view sizes at once: linear layers, norms and MLPs see the tokens of all views in one call, and only
+attention is done view size by view size. In training, stochastic depth leaves images out of a residual branch
+before it is computed, instead of multiplying its result by zero, as in DINOv2 [1].
+
+Legend: B images, C channels, H W pixels, h w patches, N = h w, P = 1 + registers, D width, T tokens of all views.
+
+[1] Oquab et al., DINOv2, 2023. https://arxiv.org/abs/2304.07193
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fmseg.networks.attention import attend
+from fmseg.records.plans import Architecture
+
+DropPathSchedule = Literal["uniform", "linear"]
+Shape = tuple[int, int]
+Branch = Callable[[Tensor, list[Shape]], Tensor]
+
+
+class ViT(nn.Module):
+    """Images of any size divisible by the patch -> tokens, order: CLS, registers, patches row by row.
+
+    drop_path: rate of stochastic depth, active in training mode: the same in all blocks ("uniform", pretraining),
+    or rising from 0 in the first block to it in the last ("linear", finetuning).
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        drop_path: float = 0.0,
+        *,
+        drop_path_schedule: DropPathSchedule = "uniform",
+    ) -> None:
+        super().__init__()
+        trunk = _timm_trunk(architecture)
+        self.architecture = architecture
+        self.grid = patch_grid(architecture.image_size, architecture.patch_size)
+        self.num_prefix_tokens = 1 + architecture.num_registers
+        self.patch_embed = trunk.patch_embed
+        self.cls_token: nn.Parameter = trunk.cls_token
+        #: (1, 1 + N, D): CLS has a position, registers have none
+        self.pos_embed: nn.Parameter = trunk.pos_embed
+        self.mask_token = nn.Parameter(torch.empty(1, architecture.width))
+        registers = torch.empty(1, architecture.num_registers, architecture.width)
+        self.reg_token = nn.Parameter(registers) if architecture.num_registers else None
+        self.blocks: nn.Sequential = trunk.blocks
+        self.norm: nn.Module = trunk.norm
+        self.set_drop_path(drop_path, drop_path_schedule)
+        self._initialise()
+
+    def set_drop_path(self, rate: float, schedule: DropPathSchedule = "uniform") -> None:
+        """Set the rate of stochastic depth of each block."""
+        steps = max(len(self.blocks) - 1, 1)
+        shares = [1.0 if schedule == "uniform" else index / steps for index in range(len(self.blocks))]
+        self.drop_rates = [rate * share for share in shares]
+        # DINOv2 rounds down; in the small batches of finetuning that would drop far more than the rate says
+        self._round_kept: Callable[[float], int] = int if schedule == "uniform" else round
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the normed tokens (B, P + N, D) of one batch (B, C, H, W)."""
+        return self.forward_groups([image], [None])[0]
+
+    def forward_groups(self, images: list[Tensor], masks: list[Tensor | None]) -> list[Tensor]:
+        """Return the normed tokens (B, P + N, D) of each batch of views; all views go through in one pass.
+
+        images: one (B, C, H, W) per view size. masks: (B, N) bool each, true where the mask token replaces a patch.
+        """
+        groups = [self._embed(image, mask) for image, mask in zip(images, masks, strict=True)]
+        for block, rate in zip(self.blocks, self.drop_rates, strict=True):
+            groups = self._run_block(block, rate, groups)
+        shapes = [tokens_shape(group) for group in groups]
+        return unpack(self.norm(pack(groups)), shapes)
+
+    def forward_taps(self, image: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+        """Return the patch tokens after the given blocks (counted from 0), final norm applied: (B, D, h, w) each."""
+        h, w = patch_grid((image.shape[2], image.shape[3]), self.architecture.patch_size)
+        groups, taps = [self._embed(image, None)], {}
+        for index, (block, rate) in enumerate(zip(self.blocks, self.drop_rates, strict=True)):
+            groups = self._run_block(block, rate, groups)
+            if index in blocks:
+                patches = self.norm(groups[0][:, self.num_prefix_tokens :])  # (B, N, D)
+                taps[index] = patches.transpose(1, 2).unflatten(2, (h, w))  # (B, D, h, w)
+            if index == max(blocks):
+                break
+        return [taps[index] for index in blocks]
+
+    def _embed(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        h, w = patch_grid((image.shape[2], image.shape[3]), self.architecture.patch_size)
+        tokens = self.patch_embed.proj(image).flatten(2).transpose(1, 2)  # (B, N, D)
+        if mask is not None:
+            tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
+        position = self._positions(h, w)
+        cls = (self.cls_token + position[:, :1]).expand(len(image), -1, -1)
+        prefix = [cls] if self.reg_token is None else [cls, self.reg_token.expand(len(image), -1, -1)]
+        return torch.cat([*prefix, tokens + position[:, 1:]], dim=1)
+
+    def _positions(self, h: int, w: int) -> Tensor:
+        """Return the position embedding (1, 1 + h w, D) for another grid of patches."""
+        if (h, w) == self.grid:
+            return self.pos_embed
+        grid = self.pos_embed[:, 1:].float().unflatten(1, self.grid).permute(0, 3, 1, 2)  # (1, D, h, w)
+        resample = partial(
+            F.interpolate, grid, mode="bicubic", antialias=self.architecture.position_antialias
+        )
+        if self.architecture.position_interpolation == "offset":
+            # the 0.1 of DINOv2 belongs to its released weights: the sampling points differ without it
+            grid = resample(scale_factor=((h + 0.1) / self.grid[0], (w + 0.1) / self.grid[1]))
+        else:
+            grid = resample(size=(h, w))
+        assert grid.shape[-2:] == (h, w)
+        return torch.cat([self.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+
+    def _run_block(self, block: Any, rate: float, groups: list[Tensor]) -> list[Tensor]:
+        def attention(tokens: Tensor, shapes: list[Shape]) -> Tensor:
+            heads = block.attn.num_heads
+            return block.ls1(block.attn.proj(attend(block.attn.qkv(block.norm1(tokens)), shapes, heads)))
+
+        def mlp(tokens: Tensor, shapes: list[Shape]) -> Tensor:
+            return block.ls2(block.mlp(block.norm2(tokens)))
+
+        return self._add_branch(mlp, rate, self._add_branch(attention, rate, groups))
+
+    def _add_branch(self, branch: Branch, rate: float, groups: list[Tensor]) -> list[Tensor]:
+        """Return ``groups`` plus a residual branch, computed on a random subset of the images in training."""
+        if not self.training or rate == 0:
+            shapes = [tokens_shape(group) for group in groups]
+            added = unpack(branch(pack(groups), shapes), shapes)
+            return [group + more for group, more in zip(groups, added, strict=True)]
+        kept = [max(self._round_kept(len(group) * (1 - rate)), 1) for group in groups]
+        chosen = [
+            torch.randperm(len(group), device=group.device)[:count]
+            for group, count in zip(groups, kept, strict=True)
+        ]
+        subsets = [group.index_select(0, index) for group, index in zip(groups, chosen, strict=True)]
+        shapes = [tokens_shape(subset) for subset in subsets]
+        added = unpack(branch(pack(subsets), shapes), shapes)
+        return [
+            group.index_add(0, index, more.to(group.dtype), alpha=len(group) / len(index))
+            for group, index, more in zip(groups, chosen, added, strict=True)
+        ]
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.normal_(self.cls_token, std=1e-6)
+        nn.init.zeros_(self.mask_token)
+        if self.reg_token is not None:
+            nn.init.normal_(self.reg_token, std=1e-6)
+
+
+def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """Return (rows, columns) of patches. Raises ValueError if the size (height, width) is not divisible."""
+    height, width = image_size
+    if height % patch_size or width % patch_size:
+        raise ValueError(f"An image of {height} x {width} px cannot be cut into patches of {patch_size} px.")
+    return height // patch_size, width // patch_size
+
+
+def tokens_shape(tokens: Tensor) -> Shape:
+    """Return (images, tokens per image) of (B, n, D)."""
+    return tokens.shape[0], tokens.shape[1]
+
+
+def pack(groups: list[Tensor]) -> Tensor:
+    """Return the tokens of all groups (B, n, D) in one sequence (T, D)."""
+    rows = [group.flatten(0, 1) for group in groups]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def unpack(tokens: Tensor, shapes: list[Shape]) -> list[Tensor]:
+    """Undo ``pack``."""
+    parts = tokens.split([count * length for count, length in shapes])
+    return [part.unflatten(0, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _timm_trunk(architecture: Architecture) -> Any:
+    from timm.models.vision_transformer import VisionTransformer  # seconds
+
+    return VisionTransformer(
+        img_size=architecture.image_size,
+        patch_size=architecture.patch_size,
+        in_chans=architecture.channels,
+        num_classes=0,
+        embed_dim=architecture.width,
+        depth=architecture.depth,
+        num_heads=architecture.num_heads,
+        mlp_ratio=architecture.mlp_ratio,
+        init_values=architecture.layer_scale,
+        norm_layer=partial(nn.LayerNorm, eps=architecture.layer_norm_eps),
+        weight_init="skip",  # initialised here
+        **({"mlp_layer": _swiglu} if architecture.ffn == "swiglu" else {}),
+    )
+
+
+def _swiglu(*, in_features: int, hidden_features: int, bias: bool, **_ignored: object) -> nn.Module:
+    """Return a gated MLP with as many weights as a plain one of that width, rounded up to 8 as in DINOv2."""
+    from timm.layers import SwiGLUPacked
+
+    gated = (int(hidden_features * 2 / 3) + 7) // 8 * 8
+    return SwiGLUPacked(in_features=in_features, hidden_features=2 * gated, bias=bias)

@@ -1,0 +1,155 @@
+"""Plan DINOv2 for any amount of images and time: between two known regimes, along one variable, the samples seen.
+
+From 40 million samples on, that is 40 passes over a million images, this is the recipe of [1], which is DINOv2's [2].
+Below 100,000 samples it is the recipe that learned most in trials on two cores, where DINOv2's own learns nothing.
+Between the two each number moves with the logarithm of the samples. What was tried, and what is only assumed, is in
+docs/explanation/planning.md.
+[1] Ambsdorf et al., General Methods Make Great Domain-specific Foundation Models, 2025.
+    https://arxiv.org/abs/2506.19552
+[2] Oquab et al., DINOv2, 2023. https://arxiv.org/abs/2304.07193
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fmseg.planning.budget import memory_gb, predict_cost
+from fmseg.planning.ladder import Climb, Rung, climb, default_budget_s
+from fmseg.planning.pretraining_rules import (
+    MIN_STD,
+    Scale,
+    explain_constants,
+    plan_architecture,
+    plan_batch,
+    plan_heads,
+    plan_length,
+    plan_optimisation,
+    plan_views,
+)
+from fmseg.planning.reasons import Reasons
+from fmseg.records.plans import Hardware, Precision, Pretraining, Reason
+
+#: a run of fewer steps is none
+MIN_ITERATIONS = 20
+#: share of a device's memory that a plan may fill
+MEMORY_SHARE = 0.8
+MEMORY_SHARE_CPU = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusFacts:
+    """What the plan of a pretraining depends on: the images of one modality, of one dataset or of several."""
+
+    num_images: int
+    channels: int
+    #: per channel, of the images in [0, 1]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    modality: str
+    #: (height, width) of the files
+    median_size: tuple[int, int]
+    #: a label speaks of left or right, so that a mirrored image is another one
+    tells_sides: bool = False
+
+
+def pool_facts(parts: Sequence[CorpusFacts]) -> CorpusFacts:
+    """Return the facts of several sets of one modality and channel number together, weighted by their images."""
+    total = sum(part.num_images for part in parts)
+    shares = [part.num_images / total for part in parts]
+
+    def channel(index: int) -> tuple[float, float]:
+        mean = sum(share * part.mean[index] for share, part in zip(shares, parts, strict=True))
+        square = sum(
+            share * (part.std[index] ** 2 + part.mean[index] ** 2) for share, part in zip(shares, parts, strict=True)
+        )
+        return mean, math.sqrt(max(0.0, square - mean**2))
+
+    moments = [channel(index) for index in range(parts[0].channels)]
+    largest = max(parts, key=lambda part: part.num_images)
+    return replace(
+        largest,
+        num_images=total,
+        mean=tuple(round(mean, 4) for mean, _ in moments),
+        std=tuple(round(std, 4) for _, std in moments),
+        tells_sides=any(part.tells_sides for part in parts),
+    )
+
+
+def plan_pretraining(
+    facts: CorpusFacts,
+    hardware: Hardware,
+    *,
+    budget_s: float | None = None,
+    measured_step_s: float | None = None,
+    seed: int = 0,
+) -> tuple[Pretraining, tuple[Reason, ...]]:
+    """Return the recipe and a reason for each of its numbers.
+
+    budget_s: time for the whole run; None for the machine's usual one. measured_step_s: seconds of a step of the
+    recipe that this function returns without it; the length is then planned from it instead of a rule of thumb.
+    """
+    seconds = default_budget_s(hardware) if budget_s is None else budget_s
+    if measured_step_s is not None:
+        guess, _ = plan_pretraining(facts, hardware, budget_s=seconds, seed=seed)
+        speed = predict_cost(guess, hardware).step_s / measured_step_s
+        hardware = hardware.evolve(gflops=hardware.gflops * speed)
+    reached = climb(facts.num_images, seconds, lambda rung, n: _seconds(facts, hardware, rung, n))
+    return _build(facts, hardware, reached, seed=seed)
+
+
+def _seconds(facts: CorpusFacts, hardware: Hardware, rung: Rung, samples: int) -> float:
+    reached = Climb(rung, samples, 0.0, 0, None, math.inf)
+    return predict_cost(_build(facts, hardware, reached, seed=0)[0], hardware).seconds
+
+
+def _build(
+    facts: CorpusFacts, hardware: Hardware, reached: Climb, *, seed: int
+) -> tuple[Pretraining, tuple[Reason, ...]]:
+    """Return the recipe of a rung and a number of samples."""
+    reasons = Reasons("pretraining")
+    scale = Scale.of(reached.samples)
+    views = plan_views(facts.modality, facts.median_size, reached.rung, scale, facts.tells_sides, reasons)
+    architecture = plan_architecture(reached, views, facts.channels, facts.median_size, scale, reasons)
+    batch = plan_batch(facts.num_images, hardware.num_devices, scale, reasons)
+    iterations = max(MIN_ITERATIONS, math.ceil(reached.samples / batch))
+    because = "mean and spread of the whole set's pixels, scaled to [0, 1]: the network sees (value - mean) / std"
+    reasons.share(("mean", "std"), because)
+    recipe = Pretraining(
+        architecture=architecture,
+        views=views,
+        mean=facts.mean,
+        std=tuple(max(MIN_STD, value) for value in facts.std),
+        batch_size=batch,
+        accumulation=1,
+        precision=reasons.keep("precision", precision_for(hardware)),
+        seed=seed,
+        **plan_length(reached, facts.num_images, batch, iterations, reasons),
+        **plan_heads(scale, reasons),
+        **plan_optimisation(scale, batch, reasons),
+        **explain_constants(reasons),
+    )
+    accumulation, because = accumulation_for(recipe, hardware)
+    reasons.share(("accumulation",), because)
+    return recipe.model_copy(update={"accumulation": accumulation}), reasons.all()
+
+
+def precision_for(hardware: Hardware) -> tuple[Precision, str]:
+    """Return the number format of the matrix products."""
+    if hardware.has_bfloat16:
+        return "bfloat16", f"this {hardware.device} multiplies bfloat16 at least twice as fast as float32"
+    if hardware.device == "cuda":
+        return "float16", "this GPU has no bfloat16; float16 needs loss scaling, which is done"
+    return "float32", f"this {hardware.device} has no fast half precision"
+
+
+def accumulation_for(recipe: Pretraining, hardware: Hardware) -> tuple[int, str]:
+    """Return into how many parts a device's share of the batch is cut, so that each fits into its memory."""
+    share = recipe.batch_size // hardware.num_devices
+    room = hardware.memory_gb * (MEMORY_SHARE_CPU if hardware.device == "cpu" else MEMORY_SHARE)
+    # KoLeo looks for the nearest other image, so a part has at least two
+    parts = [n for n in range(1, max(1, share // 2) + 1) if share % n == 0]
+    accumulation = next((n for n in parts if memory_gb(recipe, share // n) <= room), parts[-1])
+    need = memory_gb(recipe, share // accumulation)
+    return accumulation, (
+        f"{share // accumulation} images at a time take about {need:.1f} GB, of {room:.0f} GB that may be used"
+    )

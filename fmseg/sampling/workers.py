@@ -1,0 +1,108 @@
+"""One function over many cases in several processes, with the results in order.
+
+The processes are forked from a small server that has imported nothing but the function's module: no thread and
+no device of the parent is copied. A process that dies (a decoder that crashes, too little memory) costs its
+case alone, and a parent that dies takes its processes along.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Generic, TypeVar
+
+from fmseg.registry import load_plugins
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: so many chunks of work lie ready per process
+CHUNKS_AHEAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Workers(Generic[T, R]):
+    """How one function runs over cases."""
+
+    #: a function of a module, or a partial of one; it must return what is wrong, not raise
+    function: Callable[[T], R]
+    #: the result for a case whose process died twice
+    on_death: Callable[[T], R]
+    #: 0 works in this process
+    num_processes: int
+    #: what the processes import before the first case
+    preload: str
+    plugins: tuple[str, ...] = ()
+    chunk_size: int = 8
+
+    def map(self, items: Sequence[T]) -> Iterator[R]:
+        """Yield the result for each item, in order."""
+        if self.num_processes == 0 or len(items) < 2:
+            yield from map(self.function, items)
+            return
+        done = 0
+        while done < len(items):
+            try:
+                for result in self._in_chunks(items, done):
+                    yield result
+                    done += 1
+            except BrokenProcessPool:
+                # one of those in flight did it: these one by one, then on as before
+                in_flight = self.chunk_size * self.num_processes * CHUNKS_AHEAD
+                for item in items[done : done + in_flight]:
+                    yield self._alone(item)
+                    done += 1
+
+    def _in_chunks(self, items: Sequence[T], start: int) -> Iterator[R]:
+        waiting: deque[Future[list[R]]] = deque()
+        with _pool(self.num_processes, self.preload, self.plugins) as pool:
+            try:
+                for first in range(start, len(items), self.chunk_size):
+                    waiting.append(pool.submit(_apply, self.function, items[first : first + self.chunk_size]))
+                    if len(waiting) == self.num_processes * CHUNKS_AHEAD:
+                        yield from waiting.popleft().result()
+                while waiting:
+                    yield from waiting.popleft().result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _alone(self, item: T) -> R:
+        try:
+            with _pool(1, self.preload, self.plugins) as pool:
+                return pool.submit(self.function, item).result()
+        except BrokenProcessPool:
+            return self.on_death(item)
+
+
+def _pool(num_processes: int, preload: str, plugins: tuple[str, ...]) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([preload])
+    return ProcessPoolExecutor(num_processes, context, _start, (plugins,))
+
+
+def _start(plugins: tuple[str, ...]) -> None:
+    """Prepare a worker: one thread, no reaction to Ctrl-C (the parent reacts), an end with the parent."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    load_plugins(plugins)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # the pool's own pipe does not tell: each worker holds both of its ends
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _apply(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    return [function(item) for item in items]

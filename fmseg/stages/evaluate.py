@@ -1,0 +1,65 @@
+"""Score a folder of predictions against a folder of label maps."""
+
+from pathlib import Path
+
+import numpy as np
+
+from fmseg.errors import BadData, UsageError
+from fmseg.files import natural_key
+from fmseg.imaging.readers import read_label
+from fmseg.inference.out_of_fold import Shape, save_scores, score_cases
+from fmseg.planning.patients import patients_of
+from fmseg.records.dataset import IMAGE_ENDINGS, CaseFiles, Dataset, strip_ending, visible_files
+from fmseg.records.scores import Scores
+from fmseg.workspace import Workspace
+
+
+def evaluate(workspace: Workspace, name: str, predictions: Path, labels: Path) -> Scores:
+    """Score every label map of ``labels`` that has a prediction of the same name; the endings may differ.
+
+    The dataset ``name`` says what the values mean and whose the cases are. Writes scores.json and summary.json
+    (nnU-Net's keys) beside the predictions. Raises BadData listing the label maps without a prediction.
+    """
+    dataset = Dataset.load(workspace.need(workspace.raw_dataset(name), f"fmseg convert, or put {name} there"))
+    found, wanted = _maps(predictions), _maps(labels)
+    missing = [case for case in wanted if case not in found]
+    if missing:
+        listed = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
+        raise BadData(
+            f"{predictions}: {len(missing)} of {len(wanted)} predictions are missing: {listed}. "
+            "Predict them, or take their label maps out."
+        )
+    scores = score_cases(
+        [CaseFiles(case, (found[case],), path) for case, path in wanted.items()],
+        _read_prediction,
+        dataset.labels,
+        patients=patients_of(dataset, list(wanted)).of_case,
+    )
+    save_scores(scores, predictions)
+    return scores
+
+
+def _read_prediction(case: CaseFiles, shape: Shape) -> np.ndarray:
+    labels, _ = read_label(case.images[0])
+    if labels.shape != shape:
+        raise BadData(
+            f"{case.images[0]}: the prediction is {labels.shape}, its label map {case.label} {shape} (z, y, x). "
+            "Predict the image that the label map was drawn on."
+        )
+    return labels
+
+
+def _maps(folder: Path) -> dict[str, Path]:
+    """Return case -> label map, in natural order. Raises UsageError if there is none."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: there is no such folder.")
+    files = [path for path in visible_files(folder) if path.name.lower().endswith(IMAGE_ENDINGS)]
+    if not files:
+        raise UsageError(f"{folder}: there is no label map in it.")
+    maps: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: natural_key(path.name)):
+        case = strip_ending(path.name)
+        if case in maps:
+            raise BadData(f"{folder}: {maps[case].name} and {path.name} are of one case. Remove one of them.")
+        maps[case] = path
+    return maps

@@ -1,0 +1,297 @@
+"""Pretrain a foundation checkpoint per modality: prepared stores in, a ViT that knows such images out."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from fmseg.errors import NotReady, UsageError
+from fmseg.files import locked, read_lines, sha256
+from fmseg.imaging.measure import read_facts
+from fmseg.learning.loop import FitOptions, Hook, fit
+from fmseg.learning.optim import adamw, cosine, parameter_groups, set_step, warmup_cosine
+from fmseg.learning.runtime import Runtime
+from fmseg.networks.weights import save_backbone
+from fmseg.planning.hardware import detect_hardware
+from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_facts
+from fmseg.records.fingerprint import Fingerprint
+from fmseg.records.foundation import CARD, Foundation, write_seen
+from fmseg.records.plans import Plans, Pretraining, Reason
+from fmseg.records.recipe import parse_setting
+from fmseg.records.run import PretrainConfig, Provenance, RunFolder, Source
+from fmseg.registry import unknown
+from fmseg.reporting.curves import draw_progress
+from fmseg.sampling.corpus import ViewDataset
+from fmseg.sampling.loaders import batches
+from fmseg.sampling.store import Store, store_folder
+from fmseg.tasks.dino import DinoTask
+from fmseg.workspace import Workspace, dataset_id
+
+logger = logging.getLogger(__name__)
+
+#: steps of the short run that a time budget is planned from
+PROBE_STEPS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainOptions:
+    """What the user may choose."""
+
+    name: str | None = None
+    budget_s: float | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+    num_workers: int | None = None
+    fresh: bool = False
+    plugins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The prepared datasets of one modality."""
+
+    modality: str
+    names: tuple[str, ...]
+    plans: tuple[Plans, ...]
+    stores: tuple[Store, ...]
+
+    @property
+    def num_images(self) -> int:
+        """Number of 2D images in all stores."""
+        return sum(len(store) for store in self.stores)
+
+    @property
+    def default_name(self) -> str:
+        """A checkpoint's name that says what it has seen: ``d501-d902``."""
+        parts = [f"d{dataset_id(name)}" for name in self.names]
+        if len(parts) <= 4:
+            return "-".join(parts)
+        return f"{parts[0]}-and-{len(parts) - 1}-more-{sha256('-'.join(parts).encode())[:6]}"
+
+
+def pretrain(workspace: Workspace, names: Sequence[str], options: PretrainOptions) -> list[Foundation]:
+    """Pretrain on the given datasets, one checkpoint per modality. Goes on where it was stopped.
+
+    Raises NotReady if none of them is preprocessed.
+    """
+    corpora = collect_corpora(workspace, names)
+    if options.name is not None and len(corpora) > 1:
+        found = ", ".join(corpus.modality for corpus in corpora)
+        raise UsageError(f"--name names one checkpoint, and the datasets have several modalities ({found}). Use -d.")
+    return [pretrain_corpus(workspace, corpus, options) for corpus in corpora]
+
+
+def collect_corpora(workspace: Workspace, names: Sequence[str]) -> list[Corpus]:
+    """Return the prepared datasets by modality and number of channels."""
+    groups: dict[str, list[tuple[str, Plans]]] = {}
+    for name in names:
+        path = workspace.prepared(name) / "plans.json"
+        plans = Plans.load(path) if path.exists() else None
+        if plans is None or not store_folder(path.parent, plans).exists():
+            logger.warning("%s is left out: not prepared yet. fmseg plan_and_preprocess -d %d", name, dataset_id(name))
+            continue
+        channels = plans.preprocessing.channels
+        modality = plans.modality if channels == 1 else f"{plans.modality}-{channels}channels"
+        groups.setdefault(modality, []).append((name, plans))
+    if not groups:
+        raise NotReady("No dataset is prepared yet. Begin with: fmseg plan_and_preprocess -d 501")
+    corpora = []
+    for modality, members in groups.items():
+        stores = tuple(Store.open(store_folder(workspace.prepared(name), plans)) for name, plans in members)
+        corpora.append(Corpus(modality, tuple(n for n, _ in members), tuple(p for _, p in members), stores))
+    return corpora
+
+
+def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> Foundation:
+    """Run or go on with the pretraining of one modality."""
+    run = RunFolder(workspace.foundation(corpus.modality, options.name or corpus.default_name))
+    runtime = Runtime.detect("float32")
+    with locked(run.path, "this pretraining") if runtime.is_main else nullcontext():
+        if runtime.is_main:
+            if options.fresh:
+                run.clear()
+            run.claim(_config(workspace, corpus, run, runtime, options))
+        runtime.barrier()
+        # what rank 0 planned is what all ranks do
+        config = PretrainConfig.load(run.path / "run.json")
+        if not run.is_finished:
+            task = _fit(corpus, config.recipe, run, runtime.at(config.recipe.precision), options.num_workers)
+            if runtime.is_main:
+                _finish(workspace, corpus, task, config, run)
+        runtime.barrier()
+    runtime.close()
+    return Foundation.load(run.path / CARD)
+
+
+def _config(
+    workspace: Workspace, corpus: Corpus, run: RunFolder, runtime: Runtime, options: PretrainOptions
+) -> PretrainConfig:
+    """Return the configuration of the run that is there, or plan a new one.
+
+    A run that goes on keeps its plan: a budget is measured anew each time and would come out differently.
+    """
+    sources = tuple(
+        Source(dataset=name, content_hash=plans.content_hash, num_images=len(store))
+        for name, plans, store in zip(corpus.names, corpus.plans, corpus.stores, strict=True)
+    )
+    path = run.path / "run.json"
+    if path.exists():
+        there = PretrainConfig.load(path)
+        recipe, because = there.recipe, there.because
+    else:
+        recipe, because = _plan(workspace, corpus, runtime, options)
+    for key, text in options.settings.items():
+        if key not in Pretraining.model_fields:
+            raise UsageError(f"--set {key}={text}: {unknown('setting', key, Pretraining.model_fields)}")
+        recipe = recipe.evolve(**{key: parse_setting(text)})
+    return PretrainConfig(
+        modality=corpus.modality,
+        recipe=recipe,
+        because=because,
+        sources=sources,
+        plugins=options.plugins,
+        provenance=Provenance.here(),
+    )
+
+
+def _plan(
+    workspace: Workspace, corpus: Corpus, runtime: Runtime, options: PretrainOptions
+) -> tuple[Pretraining, tuple[Reason, ...]]:
+    """Plan from the facts of all datasets; with a budget, from the time that a step really takes here."""
+    facts = pool_facts(
+        [
+            corpus_facts(Fingerprint.load(workspace.prepared(name) / "dataset_fingerprint.json"), plans.preprocessing)
+            for name, plans in zip(corpus.names, corpus.plans, strict=True)
+        ]
+    )
+    hardware = detect_hardware()
+    if options.budget_s is None or runtime.world > 1:
+        return plan_pretraining(facts, hardware, budget_s=options.budget_s)
+    guess, _ = plan_pretraining(facts, hardware, budget_s=options.budget_s)
+    measured_s = _measure_step(corpus, guess, runtime.at(guess.precision), options.num_workers)
+    return plan_pretraining(facts, hardware, budget_s=options.budget_s, measured_step_s=measured_s)
+
+
+def _measure_step(corpus: Corpus, recipe: Pretraining, runtime: Runtime, num_workers: int | None) -> float:
+    """Return the median seconds of a whole training step: views, both networks, optimizer."""
+    with TemporaryDirectory() as folder:
+        short = recipe.evolve(iterations=PROBE_STEPS)
+        run = RunFolder(Path(folder))
+        _fit(corpus, short, run, runtime, num_workers, log_every=1)
+        seconds = [json.loads(line)["seconds"] for line in read_lines(run.timing)]
+    # the first steps start workers and choose kernels
+    step_s = median(seconds[PROBE_STEPS // 2 :])
+    logger.info("a step of %d images takes %.2f s here", recipe.batch_size, step_s)
+    return step_s
+
+
+def _fit(
+    corpus: Corpus,
+    recipe: Pretraining,
+    run: RunFolder,
+    runtime: Runtime,
+    num_workers: int | None,
+    log_every: int | None = None,
+) -> DinoTask:
+    """Build student and teacher, and train them to the end of the plan."""
+    logger.info(
+        "%s: %d images, %s/%d, %d iterations of %d images",
+        *(corpus.modality, corpus.num_images, recipe.architecture.name, recipe.architecture.patch_size),
+        *(recipe.iterations, recipe.batch_size),
+    )
+    torch.manual_seed(recipe.seed)
+    task = DinoTask.build(recipe).to(runtime.device)
+    groups = parameter_groups(
+        task.model.named_parameters(),
+        depth=recipe.architecture.depth,
+        layer_decay=recipe.layer_decay,
+        patch_embed_factor=recipe.patch_embed_factor,
+    )
+    optimizer = adamw(groups)
+    options = FitOptions(
+        iterations=recipe.iterations,
+        batch_size=recipe.batch_size,
+        accumulation=recipe.accumulation,
+        clip_norm=recipe.clip_norm,
+        seed=recipe.seed,
+        log_every=log_every or min(max(recipe.iterations // 200, 1), 50),
+    )
+    draw = Hook(max(recipe.iterations // 20, 10), lambda step: _draw(run, runtime))
+    draws = _batches(corpus, recipe, runtime, num_workers)
+    fit(task, draws, optimizer, lambda step: _set_step(optimizer, recipe, step), run, runtime, options, [draw])
+    return task
+
+
+def _batches(
+    corpus: Corpus, recipe: Pretraining, runtime: Runtime, num_workers: int | None
+) -> Callable[[int], Iterator[dict[str, Tensor]]]:
+    dataset = ViewDataset(corpus.stores, recipe, seed=recipe.seed)
+    return lambda start: batches(
+        dataset,
+        num_samples=corpus.num_images,
+        batch_size=recipe.batch_size,
+        accumulation=recipe.accumulation,
+        seed=recipe.seed,
+        start=start,
+        stop=recipe.iterations,
+        num_workers=runtime.loader_processes() if num_workers is None else num_workers,
+        rank=runtime.rank,
+        world=runtime.world,
+    )
+
+
+def _set_step(optimizer: object, recipe: Pretraining, step: int) -> dict[str, float]:
+    """Write learning rate and weight decay of one step; return what is logged."""
+    total = recipe.iterations
+    lr = warmup_cosine(
+        step,
+        total=total,
+        warmup=recipe.warmup_iterations,
+        start=0.0,
+        peak=recipe.learning_rate,
+        end=recipe.min_learning_rate,
+    )
+    weight_decay = cosine(step, total, *recipe.weight_decay)
+    is_frozen = step < recipe.freeze_last_layer_iterations
+    set_step(optimizer, lr, weight_decay, last_layer_lr=0.0 if is_frozen else lr)  # type: ignore[arg-type]
+    return {"learning_rate": lr, "weight_decay": weight_decay}
+
+
+def _draw(run: RunFolder, runtime: Runtime) -> dict[str, float]:
+    if runtime.is_main:
+        draw_progress(run.metrics, run.path / "progress.png")
+    return {}
+
+
+def _finish(workspace: Workspace, corpus: Corpus, task: DinoTask, config: PretrainConfig, run: RunFolder) -> None:
+    """Write the teacher's backbone, what it has seen and its card, and mark the run as finished."""
+    recipe, last = config.recipe, run.history()[-1]
+    weights_sha256 = save_backbone(task.teacher_backbone, run.path)
+    hashes = [
+        facts.content_hash for name in corpus.names for facts in read_facts(workspace.prepared(name) / "cases.jsonl")
+    ]
+    card = Foundation(
+        name=run.path.name,
+        modality=corpus.modality,
+        architecture=recipe.architecture,
+        mean=recipe.mean,
+        std=recipe.std,
+        recipe=recipe,
+        datasets=corpus.names,
+        num_images=corpus.num_images,
+        iterations=recipe.iterations,
+        samples_seen=recipe.iterations * recipe.batch_size,
+        metrics={key: float(value) for key, value in last.items() if key != "step"},
+        weights_sha256=weights_sha256,
+        seen_count=write_seen(run.path, hashes),
+        licence="that of the images it was made from",
+        provenance=config.provenance,
+    )
+    card.save(run.path / CARD)
+    run.finish({"samples_seen": card.samples_seen})
