@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
-from fmseg.cli.data_commands import Budget, Datasets, num_processes, would
+from fmseg.cli.data_commands import Budget, Datasets, would
 from fmseg.cli.frame import Output, Session, command
 from fmseg.console import print_line, print_table
 
@@ -161,11 +161,11 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Where the demo's workspace is made")] = Path("fmseg_demo"),
 ) -> Output:
     """Run the whole job on made ultrasound phantoms, in some minutes, and show what came out."""
-    from fmseg.stages.demo import demo as run
+    from fmseg.cli.demo import demo as run
 
     if session.dry_run:
         return would([], [folder])
-    story = run(folder, num_processes=num_processes(None))
+    story = run(folder)
     return Output(story.as_dict(), story.show)
 
 

@@ -114,14 +114,14 @@ def _change_intensities(canvas: np.ndarray, parameters: AugmentationParameters) 
     from batchgenerators.augmentations.color_augmentations import augment_contrast
     from batchgenerators.augmentations.noise_augmentations import augment_gaussian_noise
 
-    shown = canvas.max(axis=0) > 0
-    if not shown.any():
+    shown = np.flatnonzero(canvas.max(axis=0))
+    if not len(shown):
         return canvas
     sigma = parameters.blur_sigma_px
     planes = [cv2.GaussianBlur(plane, (0, 0), sigma) for plane in canvas] if sigma > 0 else canvas
-    values = np.stack([plane[shown] for plane in planes])  # (C, pixels)
+    values = np.stack([plane.ravel()[shown] for plane in planes])  # (C, pixels)
     if parameters.speckle_std > 0:
-        values *= 1 + parameters.speckle_std * _speckle(canvas.shape[1:], parameters.noise_seed)[shown]
+        values *= 1 + parameters.speckle_std * _speckle(canvas.shape[1:], parameters.noise_seed).ravel()[shown]
     values *= parameters.brightness
     with _numpy_seeded(parameters.noise_seed):
         if parameters.contrast != 1:  # around the mean of what is shown, within its range
@@ -132,7 +132,7 @@ def _change_intensities(canvas: np.ndarray, parameters: AugmentationParameters) 
         if parameters.noise_std > 0:  # what batchgenerators calls variance is the standard deviation
             values = augment_gaussian_noise(values, (parameters.noise_std, parameters.noise_std))
     changed = np.zeros_like(canvas)
-    changed[:, shown] = np.clip(values, 0, 1)
+    changed.reshape(len(canvas), -1)[:, shown] = np.clip(values, 0, 1)
     return changed
 
 

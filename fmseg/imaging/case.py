@@ -58,7 +58,7 @@ class BadFile(BadData):
 def content_hash(voxels: Array) -> str:
     """Return 32 hexadecimal digits that are equal for equal shape, type and values."""
     digest = hashlib.sha256(f"{voxels.shape} {voxels.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(voxels))
+    digest.update(np.ascontiguousarray(voxels).data)
     return digest.hexdigest()[:32]
 
 

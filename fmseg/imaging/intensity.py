@@ -73,6 +73,12 @@ def histogram(voxels: Array, mask: Array | None = None) -> Histogram | None:
     return _some(different.astype(float), counts)
 
 
+def values_of(labels: Array) -> list[int]:
+    """Return the different values of an array of integers, rising; faster than ``np.unique`` for uint8."""
+    counted = histogram(labels.reshape(1, -1, labels.shape[-1]))
+    return [] if counted is None else [int(value) for value in counted.values[counted.counts > 0]]
+
+
 def scale(values: Array, window: tuple[float, float]) -> Array:
     """Map values to [0, 1] between two limits, float32 for arrays of images; all zero if the limits are equal."""
     low, high = window

@@ -172,7 +172,11 @@ def _measure_label(
 def count_components(mask: Array) -> int:
     """Return the number of connected components of (Z, Y, X) bool; corners connect."""
     if len(mask) == 1:
-        return int(cv2.connectedComponents(mask[0].astype(np.uint8), connectivity=8)[0]) - 1
+        flat = mask[0].astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(flat)
+        if not width:
+            return 0  # OpenCV 5.0 crashes on an empty array
+        return int(cv2.connectedComponents(flat[y : y + height, x : x + width], connectivity=8)[0]) - 1
     from scipy import ndimage
 
     return int(ndimage.label(mask, structure=np.ones((3, 3, 3)))[1])

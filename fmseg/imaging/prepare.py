@@ -13,11 +13,13 @@ import numpy as np
 
 from fmseg.errors import BadData
 from fmseg.imaging.case import Array, Geometry, is_grey
-from fmseg.imaging.intensity import histogram, scale
+from fmseg.imaging.intensity import histogram, scale, values_of
 from fmseg.records.plans import Preprocessing
 
 #: of red, green and blue in brightness, ITU-R BT.601
 BRIGHTNESS = (0.299, 0.587, 0.114)
+#: a share of one half, of 255
+HALF = 128
 
 
 def prepared_size(
@@ -148,14 +150,23 @@ def _resize(plane: Array, size: tuple[int, int], enlarge: int) -> Array:
 
 
 def _resize_labels(plane: Array, size: tuple[int, int]) -> Array:
-    """Resize (Y, X); each pixel gets the value with the largest share of it, the lowest one if shares are equal."""
+    """Resize (Y, X); each pixel gets the value with the largest share of it, the highest one if shares are equal."""
     if plane.shape == size:
         return plane
-    best: Array = np.zeros(size, np.uint8)
-    resized: Array = np.full(size, plane.min(), plane.dtype)
-    for value in np.unique(plane):
-        share = _resize((plane == value).view(np.uint8) * np.uint8(255), size, cv2.INTER_LINEAR)
-        better = share > best
-        best[better] = share[better]
-        resized[better] = value
+    lowest, *others = values_of(plane)
+    resized: Array = np.full(size, lowest, plane.dtype)
+    if len(others) == 1:
+        resized[_share(plane, others[0], size) >= HALF] = others[0]
+        return resized
+    best = _share(plane, lowest, size) if others else resized
+    for value in others:
+        share = _share(plane, value, size)
+        larger = share >= best
+        best[larger] = share[larger]
+        resized[larger] = value
     return resized
+
+
+def _share(plane: Array, value: int, size: tuple[int, int]) -> Array:
+    """Return how much of each pixel of the new size has ``value``, from 0 to 255."""
+    return _resize((plane == value).view(np.uint8) * np.uint8(255), size, cv2.INTER_LINEAR)

@@ -4,11 +4,12 @@ The formats are listed for Pillow one by one, damaged files are refused rather t
 pixels is checked in the header, before anything is decoded.
 """
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fmseg.files import writing
 from fmseg.imaging.case import Array, BadFile, Geometry
@@ -74,8 +75,8 @@ def _load(path: Path) -> tuple[Image.Image, list[str]]:
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # other packages switch it on for the whole process
     notes = []
     try:
-        image: Image.Image = Image.open(path, formats=FORMATS)
-    except Image.UnidentifiedImageError as error:
+        image: Image.Image = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
+    except UnidentifiedImageError as error:
         mend = "Copy it again, or convert it to PNG."
         raise BadFile(path, "this is no PNG, JPEG, BMP or TIFF image", mend) from error
     except Image.DecompressionBombError as error:

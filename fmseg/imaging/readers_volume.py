@@ -6,10 +6,11 @@ to data files anywhere on the disk. So lengths and the place of data files are c
 
 import gzip
 import io
+import math
 import os
 import re
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -132,7 +133,7 @@ def _write_itk(labels: Array, geometry: Geometry, path: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _exactly(path: Path, file: IO[bytes], num_bytes: int) -> bytes:
+def _exactly(path: Path, file: BinaryIO | gzip.GzipFile, num_bytes: int) -> bytes:
     data = file.read(num_bytes)
     if len(data) < num_bytes:
         raise BadFile(path, "it ends too early: part of the file is missing", EXPORT)
@@ -140,10 +141,8 @@ def _exactly(path: Path, file: IO[bytes], num_bytes: int) -> bytes:
 
 
 def _check_size(path: Path, shape: tuple[int, ...]) -> None:
-    voxels = 1
-    for length in shape:
-        voxels *= length
-    if not shape or not 1 <= min(shape) or voxels > MAX_VOXELS:
+    voxels = math.prod(shape) if shape else 0
+    if not 1 <= voxels <= MAX_VOXELS or min(shape) < 1:
         claim = " x ".join(str(length) for length in shape)
         raise BadFile(path, f"its header claims a size of {claim or 'nothing'}", "Cut the volume, or export it again.")
 

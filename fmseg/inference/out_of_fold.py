@@ -43,8 +43,8 @@ class PreparedCases(Protocol):
     def image(self, index: int) -> np.ndarray:
         """Return (C, h, w)."""
 
-    def label(self, index: int) -> np.ndarray:
-        """Return (h, w)."""
+    def label(self, index: int) -> np.ndarray | None:
+        """Return (h, w), None without labels."""
 
 
 def validate(model: nn.Module, config: RunConfig, store: PreparedCases, names: Sequence[str]) -> float:
@@ -53,7 +53,8 @@ def validate(model: nn.Module, config: RunConfig, store: PreparedCases, names: S
     rows = []
     for name, probabilities in _predicted(model, config, store, names, mirror=False):
         labels = labels_from_probabilities(probabilities, scheme)
-        rows.append(dice_of_case(labels, np.stack([store.label(index) for index in store.cases[name]]), scheme))
+        references = [label for index in store.cases[name] if (label := store.label(index)) is not None]
+        rows.append(dice_of_case(labels, np.stack(references), scheme))
     return mean_dice(np.array(rows))
 
 

@@ -47,7 +47,8 @@ class PredictionTable:
     @property
     def done(self) -> set[str]:
         """The files of the predictions that are listed."""
-        return {file for line in self._lines.values() if (file := next(csv.reader([line]))[1])}
+        files = (next(csv.reader([line]))[1] for line in self._lines.values())
+        return {file for file in files if file}
 
     def resume(self) -> None:
         """Take over the lines of an earlier, perhaps interrupted, run; of another table none."""

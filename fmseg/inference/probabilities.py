@@ -24,7 +24,10 @@ def save_probabilities(path: Path, probabilities: np.ndarray) -> None:
     if probabilities.ndim != 4:
         raise ValueError(f"probabilities are (K, Z, h, w), not {probabilities.shape}")
     values = np.rint(np.clip(probabilities, 0, 1) * 255).astype(np.uint8)
-    packed = blosc2.compress(values.tobytes(), typesize=1, clevel=5, codec=blosc2.Codec.ZSTD)
+    # one thread, no shuffling: the same bytes on every machine, and shuffling gains nothing for single bytes
+    packed = blosc2.compress2(
+        values, typesize=1, clevel=3, codec=blosc2.Codec.ZSTD, filters=[blosc2.Filter.NOFILTER], nthreads=1
+    )
     write_bytes(path, _HEADER.pack(_MAGIC, *values.shape) + packed)
 
 
@@ -43,7 +46,7 @@ def load_levels(path: Path) -> np.ndarray:
         magic, *shape = _HEADER.unpack_from(content)
         if magic != _MAGIC:
             raise BadData(problem)
-        values = blosc2.decompress(content[_HEADER.size :])
+        values = blosc2.decompress2(content[_HEADER.size :], nthreads=1)
         return np.frombuffer(values, dtype=np.uint8).reshape(shape)
     except (OSError, struct.error, RuntimeError, ValueError) as error:
         raise BadData(problem) from error

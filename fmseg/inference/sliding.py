@@ -59,6 +59,8 @@ def predict_batch(model: nn.Module, images: Sequence[Tensor], sliding: Sliding) 
     images: (C, h, w) float32, normalised, of any sizes. The model must be in evaluation mode; it maps
     (B, C, H, W) to logits (B, K, H, W).
     """
+    if not images:
+        return []
     device = next(model.parameters()).device
     images = [image.to(device, non_blocking=True) for image in images]
     totals: list[Tensor] = []

@@ -34,8 +34,9 @@ class Journal:
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Keep 0-d tensors until ``flush``; ``grad_norm`` must come once a step."""
+        device = self.runtime.device
         for name, value in values.items():
-            self._values.setdefault(name, []).append(value.detach().float())
+            self._values.setdefault(name, []).append(value.detach().to(device, torch.float32, non_blocking=True))
 
     def flush(self, step: int, schedule: Mapping[str, float]) -> None:
         """Write one line with the means since the last one; ``schedule`` is added as it is.
@@ -63,9 +64,9 @@ class Journal:
             )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Write finite values to metrics.jsonl, rounded to six digits."""
-        if self.runtime.is_main:
-            finite = {name: float(f"{v:.6g}") for name, v in values.items() if math.isfinite(v)}
+        """Write finite values to metrics.jsonl, rounded to six digits; no line if there are none."""
+        finite = {name: float(f"{v:.6g}") for name, v in values.items() if math.isfinite(v)}
+        if finite and self.runtime.is_main:
             self.run.log(step, finite)
 
     def waited(self, seconds: float) -> None:

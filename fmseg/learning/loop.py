@@ -95,12 +95,11 @@ def fit(
     training diverges.
     """
     loop = _Loop(task, optimizer, set_step, run, runtime, options)
-    start = loop.resume()
-    stream = batches(start)
-    todo = range(start, options.iterations)
+    stream = batches(loop.start)
+    todo = range(loop.start, options.iterations)
     with (
         stop_signals() as stop,
-        closing(track(todo, "training", options.iterations, start, lambda: loop.journal.status)) as steps,
+        closing(track(todo, "training", options.iterations, loop.start, lambda: loop.journal.status)) as steps,
     ):
         for step in steps:
             try:
@@ -151,9 +150,13 @@ class _Loop:
         self.scaler = runtime.scaler()
         self.pace = Pace(runtime.device)
         self.clip_groups = clip_groups(task.clip_modules(), optimizer)
-        self.saved_step, self.saved_time = 0, time.monotonic()
+        self.schedule: dict[str, float] = {}
+        self.start = self.saved_step = self._resume()
+        self.saved_time = time.monotonic()
+        self.loss = self._distributed()
+        self.module.train()
 
-    def resume(self) -> int:
+    def _resume(self) -> int:
         """Go back to the last checkpoint, if there is one; return the number of steps done."""
         if not self.runtime.is_main:
             self.runtime.barrier()  # rank 0 looks first, and sets damaged ones aside
@@ -172,9 +175,6 @@ class _Loop:
                 f"{self.run.checkpoints}: not all processes see the same checkpoint. "
                 "Put the results on a disk that all machines share."
             )
-        self.saved_step = done
-        self.module.train()
-        self.loss = self._distributed()
         return done
 
     def fetch(self, stream: Iterator[Batch]) -> list[Batch]:

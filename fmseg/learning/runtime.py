@@ -11,7 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from types import FrameType
 
 import torch
@@ -23,6 +24,10 @@ from fmseg.records.plans import Precision
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 #: steps that the host may be ahead of the accelerator: enough to keep it busy, few enough to stop soon
 STEPS_AHEAD = 2
+#: ranks wait this long for one that predicts or writes; torchrun ends them all if one dies
+PATIENCE = timedelta(hours=2)
+#: what one device can use of prepared images
+MAX_LOADERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,14 @@ class Runtime:
         _set_backends(device, deterministic)
         if world > 1 and not distributed.is_initialized():
             is_cuda = device.type == "cuda"
-            distributed.init_process_group(
-                "cpu:gloo,cuda:nccl" if is_cuda else "gloo", device_id=device if is_cuda else None
-            )
+            backend = "cpu:gloo,cuda:nccl" if is_cuda else "gloo"
+            distributed.init_process_group(backend, timeout=PATIENCE, device_id=device if is_cuda else None)
         return cls(device, rank, world, precision, deterministic)
+
+    def at(self, precision: Precision) -> "Runtime":
+        """Return this runtime with another precision. Raises EnvironmentProblem if the device lacks it."""
+        _check_precision(self.device, precision)
+        return replace(self, precision=precision)
 
     @property
     def is_main(self) -> bool:
@@ -67,6 +76,16 @@ class Runtime:
     def scaler(self) -> torch.amp.GradScaler:
         """Return the gradient scaler, which does something in float16 only."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
+
+    def loader_processes(self) -> int:
+        """Return how many processes should load data for this rank.
+
+        Beside an accelerator its share of the cores but one. On a CPU one: training itself needs the cores.
+        """
+        if self.device.type == "cpu":
+            return 1
+        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return max(1, min(_num_cores() // ranks_here - 1, MAX_LOADERS))
 
     def seed_step(self, seed: int, step: int) -> None:
         """Make all that torch draws in a step (drop path) a function of seed, step and rank alone."""
@@ -161,6 +180,11 @@ def _find_device(local_rank: int) -> torch.device:
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _num_cores() -> int:
+    # what the scheduler gave us, where that can be asked, not what the machine has
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_precision(device: torch.device, precision: Precision) -> None:

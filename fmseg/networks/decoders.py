@@ -21,3 +21,14 @@ class DecoderFactory(Protocol):
 
 
 decoders: Registry[DecoderFactory] = Registry("decoder")
+
+
+def output_layer(inputs: int, num_outputs: int) -> nn.Conv2d:
+    """Return the 1x1 convolution to the logits, which starts near even odds.
+
+    Large first logits, all of them wrong, would throw a pretrained backbone off its features.
+    """
+    layer = nn.Conv2d(inputs, num_outputs, 1)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.get_parameter("bias"))
+    return layer

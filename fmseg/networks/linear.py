@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fmseg.networks.decoders import decoders
+from fmseg.networks.decoders import decoders, output_layer
 
 
 class Linear(nn.Module):
@@ -24,14 +24,12 @@ class Linear(nn.Module):
         super().__init__()
         del strides, width  # one convolution has no feature maps of its own
         self.norm = nn.BatchNorm2d(sum(channels))
-        self.classify = nn.Conv2d(sum(channels), num_outputs, 1)
-        nn.init.normal_(self.classify.weight, std=0.01)
-        nn.init.zeros_(self.classify.bias)
+        self.classify = output_layer(sum(channels), num_outputs)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits (B, K, h, w) on the grid of the first tap."""
-        grid = features[0].shape[-2:]
-        scaled = [feature if feature.shape[-2:] == grid else _resize(feature, grid) for feature in features]
+        grid = tuple(features[0].shape[-2:])
+        scaled = [F.interpolate(feature, size=grid, mode="bilinear", align_corners=False) for feature in features]
         return self.classify(self._normalise(torch.cat(scaled, dim=1)))
 
     def _normalise(self, features: Tensor) -> Tensor:
@@ -40,10 +38,6 @@ class Linear(nn.Module):
             norm = self.norm
             return F.batch_norm(features, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
         return self.norm(features)
-
-
-def _resize(feature: Tensor, grid: torch.Size) -> Tensor:
-    return F.interpolate(feature, size=tuple(grid), mode="bilinear", align_corners=False)
 
 
 decoders.add("linear", Linear)

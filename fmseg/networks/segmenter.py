@@ -50,7 +50,5 @@ def build_segmenter(recipe: Recipe, architecture: Architecture, num_outputs: int
     vit = ViT(architecture, drop_path=recipe.drop_path, drop_path_schedule="linear")
     backbone = Backbone(vit, tap_blocks(architecture.depth))
     build_decoder = decoders[recipe.decoder]
-    decoder = build_decoder(
-        backbone.channels, backbone.strides, num_outputs=num_outputs, width=recipe.decoder_channels
-    )
+    decoder = build_decoder(backbone.channels, backbone.strides, num_outputs=num_outputs, width=recipe.decoder_channels)
     return Segmenter(backbone, decoder, freeze_backbone=recipe.freeze_backbone)

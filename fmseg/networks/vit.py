@@ -107,9 +107,7 @@ class ViT(nn.Module):
         if (h, w) == self.grid:
             return self.pos_embed
         grid = self.pos_embed[:, 1:].float().unflatten(1, self.grid).permute(0, 3, 1, 2)  # (1, D, h, w)
-        resample = partial(
-            F.interpolate, grid, mode="bicubic", antialias=self.architecture.position_antialias
-        )
+        resample = partial(F.interpolate, grid, mode="bicubic", antialias=self.architecture.position_antialias)
         if self.architecture.position_interpolation == "offset":
             # the 0.1 of DINOv2 belongs to its released weights: the sampling points differ without it
             grid = resample(scale_factor=((h + 0.1) / self.grid[0], (w + 0.1) / self.grid[1]))
@@ -136,8 +134,7 @@ class ViT(nn.Module):
             return [group + more for group, more in zip(groups, added, strict=True)]
         kept = [max(self._round_kept(len(group) * (1 - rate)), 1) for group in groups]
         chosen = [
-            torch.randperm(len(group), device=group.device)[:count]
-            for group, count in zip(groups, kept, strict=True)
+            torch.randperm(len(group), device=group.device)[:count] for group, count in zip(groups, kept, strict=True)
         ]
         subsets = [group.index_select(0, index) for group, index in zip(groups, chosen, strict=True)]
         shapes = [tokens_shape(subset) for subset in subsets]

@@ -75,17 +75,13 @@ def _fold(cases: Sequence[str], val: Collection[str]) -> Fold:
 
 def strata_of_masks(facts: Sequence[CaseFacts], labels: LabelScheme) -> dict[str, str]:
     """Return a stratum per case: the classes that it shows and, in larger sets, the size of its foreground."""
+    foreground = {value for group in labels.values for value in group}
     shown, shares = {}, {}
     for case in facts:
-        areas = {value: pixels for value, pixels, _ in case.label_counts}
-        present = [
-            name
-            for name, values in zip(labels.names, labels.values, strict=True)
-            if any(areas.get(value, 0) for value in values)
-        ]
-        foreground = {value for group in labels.values for value in group}
+        present = [name for name, (pixels, _) in zip(labels.names, case.class_counts, strict=True) if pixels]
         shown[case.case] = "+".join(present) or "nothing"
-        shares[case.case] = sum(areas.get(value, 0) for value in foreground) / max(1, int(np.prod(case.shape)))
+        pixels = sum(count for value, count, _ in case.label_counts if value in foreground)
+        shares[case.case] = pixels / max(1, int(np.prod(case.shape)))
     if len(facts) < MIN_CASES_FOR_SIZES:
         return shown
     edges = np.quantile(list(shares.values()), [1 / 3, 2 / 3])
@@ -93,7 +89,12 @@ def strata_of_masks(facts: Sequence[CaseFacts], labels: LabelScheme) -> dict[str
 
 
 def adopt_folds(
-    folds: Sequence[Fold], patients: Mapping[str, str], strata: Mapping[str, str], *, known: Collection[str], source: Path
+    folds: Sequence[Fold],
+    patients: Mapping[str, str],
+    strata: Mapping[str, str],
+    *,
+    known: Collection[str],
+    source: Path,
 ) -> tuple[Fold, ...]:
     """Return folds that were there before, checked, with new cases added and unusable ones left out.
 

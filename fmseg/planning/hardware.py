@@ -82,7 +82,7 @@ def card_gflops(name: str, memory_gb: float) -> float:
     """Return the rule of thumb for a card, by its name or else by its memory."""
     words = re.findall(r"[A-Z0-9]+", name.upper())
     for part, gflops in CARD_GFLOPS.items():
-        if any(word == part or word.startswith(part) and not word[len(part)].isdigit() for word in words):
+        if any(word == part or (word.startswith(part) and not word[len(part)].isdigit()) for word in words):
             return gflops
     return memory_gb * CARD_GFLOPS_PER_GB
 

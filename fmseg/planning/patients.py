@@ -16,7 +16,9 @@ from fmseg.records.dataset import Dataset
 #: below this many groups a bare number in front is more likely a class or a batch than an exam
 MIN_GUESSED_GROUPS = 5
 
-_PERSON = re.compile(r"(?:^|[/_.\s-])((?:patient|subject|subj|sub|pat|pt|exam|study|p)[_-]?\d+)(?=[/_.\s-]|$)", re.IGNORECASE)
+_PERSON = re.compile(
+    r"(?:^|[/_.\s-])((?:patient|subject|subj|sub|pat|pt|exam|study|p)[_-]?\d+)(?=[/_.\s-]|$)", re.IGNORECASE
+)
 _NUMBER_IN_FRONT = re.compile(r"^(\d+)[_-].")
 _FRAME_AT_END = re.compile(r"^(.*\d.*?)[_.\s-](?:frame|slice|image|img|fr|im)[_-]?\d+$", re.IGNORECASE)
 
@@ -83,7 +85,9 @@ def _named_person(case_names: Sequence[str]) -> Patients | None:
 
 def _number_in_front(case_names: Sequence[str]) -> Patients | None:
     groups = _matched(_NUMBER_IN_FRONT, case_names)
-    return _guess(groups, MIN_GUESSED_GROUPS, "several names begin with one number, taken for an exam, as {case}: {patient}")
+    return _guess(
+        groups, MIN_GUESSED_GROUPS, "several names begin with one number, taken for an exam, as {case}: {patient}"
+    )
 
 
 def _frames_of_a_clip(case_names: Sequence[str]) -> Patients | None:

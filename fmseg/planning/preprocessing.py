@@ -11,7 +11,7 @@ from typing import Literal
 from fmseg.planning.pretraining_rules import MIN_STD, patch_size_for
 from fmseg.planning.reasons import Decision, Reasons
 from fmseg.records.fingerprint import Fingerprint, Intensity
-from fmseg.records.plans import Hardware, Preprocessing
+from fmseg.records.plans import Hardware, Preprocessing, Reason
 
 Scheme = Literal["eight_bit", "image_percentiles", "fixed_window"]
 
@@ -28,7 +28,7 @@ MAX_ASPECT = 3.0
 
 def plan_preprocessing(
     fingerprint: Fingerprint, hardware: Hardware, channel_names: Sequence[str]
-) -> tuple[Preprocessing, Reasons]:
+) -> tuple[Preprocessing, tuple[Reason, ...]]:
     """Return how the images of a dataset are prepared, with the reasons."""
     reasons = Reasons("preprocessing")
     intensity = reasons.keep("intensity", intensity_scheme(fingerprint, channel_names))
@@ -57,7 +57,7 @@ def plan_preprocessing(
         std=std,
         store_dtype=reasons.keep("store_dtype", dtype),
     )
-    return preprocessing, reasons
+    return preprocessing, reasons.all()
 
 
 def intensity_scheme(fingerprint: Fingerprint, channel_names: Sequence[str]) -> Decision[Scheme]:
@@ -66,7 +66,10 @@ def intensity_scheme(fingerprint: Fingerprint, channel_names: Sequence[str]) -> 
         return "fixed_window", "CT: Hounsfield units mean the same in every image"
     if fingerprint.dtype == "uint8":
         return "eight_bit", "8-bit images fill a known range, 0 to 255"
-    return "image_percentiles", f"{fingerprint.dtype} values have no common unit: each image's own 0.5 to 99.5 percentiles"
+    return (
+        "image_percentiles",
+        f"{fingerprint.dtype} values have no common unit: each image's own 0.5 to 99.5 percentiles",
+    )
 
 
 def window_of(fingerprint: Fingerprint, scheme: Scheme) -> Decision[tuple[tuple[float, float], ...]]:
@@ -129,7 +132,10 @@ def side_of(fingerprint: Fingerprint, hardware: Hardware, bytes_per_value: int) 
     bytes_per_pixel = fingerprint.num_images * fingerprint.channels * bytes_per_value * COMPRESSION
     most = max(float(CPU_SIDE_PX), math.sqrt(MAX_STORE_BYTES / bytes_per_pixel))
     if most < side:
-        return most, f"{fingerprint.num_images:,} images fill about {MAX_STORE_BYTES / 1e9:.0f} GB at {most:.0f}^2 pixels"
+        return (
+            most,
+            f"{fingerprint.num_images:,} images fill about {MAX_STORE_BYTES / 1e9:.0f} GB at {most:.0f}^2 pixels",
+        )
     return float(side), f"about {side}^2 pixels {machine}"
 
 
@@ -140,8 +146,7 @@ def fitted(size: tuple[int, int], side: float, patch: int, because: str) -> Deci
     side = shrink * math.sqrt(size[0] * size[1])
     wanted = (side * math.sqrt(aspect), side / math.sqrt(aspect))
     height, width = (
-        max(2, min(round(length / patch), native // patch))
-        for length, native in zip(wanted, size, strict=True)
+        max(2, min(round(length / patch), native // patch)) for length, native in zip(wanted, size, strict=True)
     )
     return (height * patch, width * patch), (
         f"{because}, the aspect of the median image ({size[0]}x{size[1]}), multiples of the patch ({patch})"
@@ -165,5 +170,8 @@ def resampled(
 def channels_of(fingerprint: Fingerprint) -> Decision[int]:
     """Return the channels that the network sees."""
     if fingerprint.channels < fingerprint.file_channels:
-        return fingerprint.channels, f"the {fingerprint.file_channels} channels of the files are equal: grey saved as RGB"
+        return (
+            fingerprint.channels,
+            f"the {fingerprint.file_channels} channels of the files are equal: grey saved as RGB",
+        )
     return fingerprint.channels, "as in the files"

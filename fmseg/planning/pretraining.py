@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fmseg.planning.augmentation import tells_sides
 from fmseg.planning.budget import memory_gb, predict_cost
 from fmseg.planning.ladder import Climb, Rung, climb, default_budget_s
 from fmseg.planning.pretraining_rules import (
@@ -27,7 +28,9 @@ from fmseg.planning.pretraining_rules import (
     plan_views,
 )
 from fmseg.planning.reasons import Reasons
-from fmseg.records.plans import Hardware, Precision, Pretraining, Reason
+from fmseg.records.fingerprint import Fingerprint
+from fmseg.records.labels import LabelScheme
+from fmseg.records.plans import Hardware, Precision, Preprocessing, Pretraining, Reason
 
 #: a run of fewer steps is none
 MIN_ITERATIONS = 20
@@ -50,6 +53,21 @@ class CorpusFacts:
     median_size: tuple[int, int]
     #: a label speaks of left or right, so that a mirrored image is another one
     tells_sides: bool = False
+
+
+def corpus_facts(
+    fingerprint: Fingerprint, preprocessing: Preprocessing, labels: LabelScheme | None = None
+) -> CorpusFacts:
+    """Return what a pretraining must know of a prepared dataset. labels: of its masks, if it has any."""
+    return CorpusFacts(
+        num_images=fingerprint.num_images,
+        channels=preprocessing.channels,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        modality=fingerprint.modality,
+        median_size=fingerprint.median_size,
+        tells_sides=tells_sides(labels),
+    )
 
 
 def pool_facts(parts: Sequence[CorpusFacts]) -> CorpusFacts:

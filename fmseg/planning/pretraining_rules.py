@@ -60,9 +60,13 @@ def plan_architecture(
     rung = reached.rung
     shape = ("architecture.name", "architecture.width", "architecture.depth", "architecture.num_heads")
     reasons.share(shape, _why_this_rung(reached))
-    because = f"{size[0]}x{size[1]} images: 16 from a side of {SMALL_IMAGE_PX} pixels on, else 8, to have enough patches"
+    because = (
+        f"{size[0]}x{size[1]} images: 16 from a side of {SMALL_IMAGE_PX} pixels on, else 8, to have enough patches"
+    )
     patch = reasons.keep("architecture.patch_size", (patch_size_for(size), because))
-    because = "registers take up what a large ViT would else store in patches; a tiny one has none to spare on small views"
+    because = (
+        "registers take up what a large ViT would else store in patches; a tiny one has none to spare on small views"
+    )
     reasons.share(("architecture.num_registers",), because)
     reasons.share(("architecture.channels",), "channels of the prepared images")
     because = "the position embedding is made for the grid of the global views"
@@ -123,7 +127,9 @@ def plan_views(
     reasons.share(("views.min_content",), f"{scale.describe(0.2, 0)}; {because}")
     because = "as in UltraDINO: brightness and contrast by up to 0.4 in 8 of 10 views; no colour, since grey has none"
     reasons.share(("views.jitter_probability", "views.brightness", "views.contrast"), because)
-    because = "as released with DINOv2's weights: hardly ever the first global view, mostly the second, half of the locals"
+    because = (
+        "as released with DINOv2's weights: hardly ever the first global view, mostly the second, half of the locals"
+    )
     reasons.share(("views.blur_probability", "views.blur_sigma_px"), because)
     reasons.share(("views.aspect", "views.solarize_probability"), "as in DINOv2 and UltraDINO")
     return Views(
@@ -171,7 +177,9 @@ def plan_batch(num_images: int, num_devices: int, scale: Scale, reasons: Reasons
 def plan_length(reached: Climb, num_images: int, batch: int, iterations: int, reasons: Reasons) -> dict[str, Any]:
     """Return the iterations and what is counted in shares of them."""
     samples = batch * iterations
-    limit = "all that is of use" if reached.samples >= reached.useful_samples else f"within {duration(reached.budget_s)}"
+    limit = (
+        "all that is of use" if reached.samples >= reached.useful_samples else f"within {duration(reached.budget_s)}"
+    )
     because = f"{samples:,} samples ({samples / num_images:.1f} passes over {num_images:,} images), {limit}"
     reasons.share(("iterations",), because)
     reasons.share(("warmup_iterations",), "a tenth of the run, as 10 of DINOv2's 100 epochs")
@@ -205,7 +213,9 @@ def plan_heads(scale: Scale, reasons: Reasons) -> dict[str, Any]:
 def plan_optimisation(scale: Scale, batch: int, reasons: Reasons) -> dict[str, Any]:
     """Return learning rate, weight decay and stochastic depth."""
     t = scale.progress
-    because = f"{LEARNING_RATE_1024} times the root of {batch}/1024, the rule of DINOv2; the trials' best, 1e-3 at 64, obeys it"
+    because = (
+        f"{LEARNING_RATE_1024} times the root of {batch}/1024, as in DINOv2; the trials' best, 1e-3 at 64, obeys it"
+    )
     rate = reasons.keep("learning_rate", (round(LEARNING_RATE_1024 * math.sqrt(batch / 1024), 7), because))
     reasons.share(("weight_decay",), f"0.04 rising to {scale.describe(0.1, 0.4)}; it acts over many steps")
     reasons.share(("drop_path",), f"{scale.describe(0, 0.3)}; a short run cannot overfit")
@@ -227,6 +237,8 @@ def explain_constants(reasons: Reasons) -> dict[str, Any]:
     masks = {"mask_probability": 0.5, "mask_ratio": (0.1, 0.5)}
     reasons.share(tuple(masks), "as in DINOv2: half of the global views, 10 to 50 % of the patches")
     steps = {"min_learning_rate": 1e-6, "clip_norm": 3.0, "layer_decay": 0.9, "patch_embed_factor": 0.2}
-    reasons.share(tuple(steps), "as in DINOv2: cosine to 1e-6, gradients clipped, the first layers slower than the last")
+    reasons.share(
+        tuple(steps), "as in DINOv2: cosine to 1e-6, gradients clipped, the first layers slower than the last"
+    )
     reasons.share(("seed",), "any number; the same one gives the same run")
     return heads | targets | weights | masks | steps

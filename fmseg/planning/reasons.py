@@ -11,22 +11,22 @@ Decision = tuple[T, str]
 
 
 class Reasons:
-    """The reasons of one part of the plans, under a common prefix such as ``pretraining``."""
+    """The reasons of one part of the plans, under a common prefix such as ``pretraining``; the top has none."""
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = f"{prefix}." if prefix else ""
         self._items: list[Reason] = []
 
     def keep(self, key: str, decision: Decision[T]) -> T:
-        """Note the reason of ``prefix.key`` and return the value."""
+        """Note the reason of a number and return its value."""
         value, because = decision
-        self._items.append(Reason(key=f"{self.prefix}.{key}", because=because))
+        self.share((key,), because)
         return value
 
     def share(self, keys: tuple[str, ...], because: str) -> None:
-        """Note one reason for several numbers that are always chosen together."""
+        """Note one reason for several numbers that are chosen together."""
         for key in keys:
-            self._items.append(Reason(key=f"{self.prefix}.{key}", because=because))
+            self._items.append(Reason(key=f"{self.prefix}{key}", because=because))
 
     def all(self) -> tuple[Reason, ...]:
         """Return what was noted, in order."""

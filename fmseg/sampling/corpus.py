@@ -42,7 +42,7 @@ class ViewDataset:
         image, recipe = store.image(index), self.recipe
         if len(image) != recipe.architecture.channels:
             raise BadData(
-                f"the image has {len(image)} channels, the backbone {recipe.architecture.channels}. "
+                f"it has {len(image)} channels, the backbone {recipe.architecture.channels}. "
                 "Pretrain on datasets with the same channels only."
             )
         rng = generator(Purpose.VIEWS, self.seed, draw.epoch, draw.index)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fmseg.errors import BadData
 from fmseg.imaging.augment import apply_augmentation, sample_augmentation
 from fmseg.records.recipe import Recipe
 from fmseg.sampling.order import Draw, Purpose, generator
@@ -44,10 +45,15 @@ class PatchDataset:
         return len(self.indices)
 
     def item(self, draw: Draw) -> dict[str, np.ndarray]:
-        """Return image (C, H, W) float32, normalised, and label (H, W) int64."""
+        """Return image (C, H, W) float32, normalised, and label (H, W) int64.
+
+        Raises BadData if the image has no label map.
+        """
         rng = generator(Purpose.PATCHES, self.seed, draw.epoch, draw.index)
         index, size = self.indices[draw.index], self.recipe.input_size
         image, label = to_unit(self.store.image(index)), self.store.label(index)
+        if label is None:
+            raise BadData("it has no label map. Add one to labelsTr, or leave the case out of the folds.")
         parameters = sample_augmentation(rng, self.recipe.augmentation, size)
         shown = foreground_pixel(rng, label, self.ignore) if self._is_forced(draw, label) else None
         origin = sample_window(rng, (label.shape[0], label.shape[1]), size, shown)
@@ -70,7 +76,8 @@ class PatchDataset:
 
 def foreground_pixel(rng: np.random.Generator, label: np.ndarray, ignore: int | None) -> tuple[int, int] | None:
     """Return (row, column) of a random pixel of a random class of the label map; None if it has none."""
-    classes = [value for value in np.unique(label).tolist() if value not in (0, ignore)]
+    present = np.flatnonzero(np.bincount(label.ravel())).tolist()
+    classes = [value for value in present if value not in (0, ignore)]
     if not classes:
         return None
     pixels = np.flatnonzero(label == classes[rng.integers(len(classes))])

@@ -55,8 +55,8 @@ class Workers(Generic[T, R]):
             except BrokenProcessPool:
                 # one of those in flight did it: these one by one, then on as before
                 in_flight = self.chunk_size * self.num_processes * CHUNKS_AHEAD
-                for item in items[done : done + in_flight]:
-                    yield self._alone(item)
+                for result in self._one_by_one(items[done : done + in_flight]):
+                    yield result
                     done += 1
 
     def _in_chunks(self, items: Sequence[T], start: int) -> Iterator[R]:
@@ -72,12 +72,16 @@ class Workers(Generic[T, R]):
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _alone(self, item: T) -> R:
-        try:
+    def _one_by_one(self, items: Sequence[T]) -> Iterator[R]:
+        waiting = deque(items)
+        while waiting:
             with _pool(1, self.preload, self.plugins) as pool:
-                return pool.submit(self.function, item).result()
-        except BrokenProcessPool:
-            return self.on_death(item)
+                try:
+                    while waiting:
+                        yield pool.submit(self.function, waiting[0]).result()
+                        waiting.popleft()
+                except BrokenProcessPool:
+                    yield self.on_death(waiting.popleft())
 
 
 def _pool(num_processes: int, preload: str, plugins: tuple[str, ...]) -> ProcessPoolExecutor:

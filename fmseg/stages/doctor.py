@@ -46,6 +46,8 @@ def doctor(workspace: Workspace, name: str, *, num_processes: int = 0) -> tuple[
         *_tests_in_training(dataset, facts, tests),
         *_patients(dataset, measured, facts, tests),
     ]
+    if dataset.task == "unlabelled":  # what cannot be used is left out there, and listed
+        found = [f.evolve(severity="warning") if f.severity == "error" else f for f in found]
     findings = tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
     write_json(folder / "doctor.json", [finding.model_dump(mode="json") for finding in findings])
     return findings
@@ -82,10 +84,14 @@ def _declaration(dataset: Dataset, facts: Sequence[CaseFacts], measured: Fingerp
         yield _finding("warning", "dataset.json", problem, f"Write {len(facts)}, or look for the missing files.")
     declared = len(dataset.channel_names)
     for fact in facts:
-        if not fact.shape[0] or fact.channels == declared or fact.channels in (1, 3) and declared in (1, 3):
+        if not fact.shape[0]:
             continue
-        problem = f"it has {fact.channels} channels, dataset.json declares {declared}"
-        yield _finding("error", fact.case, problem, "Give one file per channel, or correct 'channel_names'.")
+        if fact.channels != declared and not {fact.channels, declared} <= {1, 3}:
+            problem = f"it has {fact.channels} channels, dataset.json declares {declared}"
+            yield _finding("error", fact.case, problem, "Give one file per channel, or correct 'channel_names'.")
+        if fact.dtype != measured.dtype == "uint8":
+            problem = f"its values are {fact.dtype}, those of most images uint8"
+            yield _finding("error", fact.case, problem, "Save it with 8 bits per channel, as the others.")
     yield from _colours(facts, declared, measured.channels)
     if dataset.task == "classification":
         yield from _classes(dataset, facts)

@@ -46,7 +46,6 @@ WHOLE = ViewParameters(
     blur_sigma_px=None,
     solarize=False,
 )
-TO_LEVELS = dict(mean=0.0, std=1 / 255)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def speckle():
 def levels(image, parameters, flip_axis="vertical"):
     """One view in 8-bit levels."""
     out = np.full((len(image), *parameters.size), np.nan, np.float32)
-    tables = normalisation_tables([TO_LEVELS["mean"]] * len(image), [TO_LEVELS["std"]] * len(image))
+    tables = normalisation_tables([0.0] * len(image), [1 / 255] * len(image))
     apply_view(image, parameters, flip_axis=flip_axis, tables=tables, out=out)
     return out
 
@@ -162,11 +161,11 @@ def test_blur_is_torchvisions_to_the_level_and_lies_between_jitter_and_solarisat
     np.testing.assert_allclose(solarised, np.where(blurred < 127.5, blurred, 255 - blurred), atol=1e-3)
 
 
-@pytest.mark.parametrize("side", [20, 40, 60, 75, 90])
+@pytest.mark.parametrize("side", [30, 40, 60, 75, 88, 130])
 def test_resizing_agrees_with_pils_antialiased_bicubic(speckle, side):
-    parameters = changed(top=0, left=5, height=90, width=90, size=(side, side))
+    parameters = changed(top=0, left=5, height=88, width=88, size=(side, side))
     ours = levels(speckle[:1], parameters)
-    expected = as_array(pil.resized_crop(as_pil(speckle[:1]), 0, 5, 90, 90, [side, side], InterpolationMode.BICUBIC))
+    expected = as_array(pil.resized_crop(as_pil(speckle[:1]), 0, 5, 88, 88, [side, side], InterpolationMode.BICUBIC))
     assert np.abs(ours - expected).mean() < 0.1 * expected.std()
     assert ours.std() == pytest.approx(expected.std(), rel=0.05)
     assert ours.mean() == pytest.approx(expected.mean(), abs=0.6)

@@ -93,7 +93,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(tmp_path):
     for path in (tmp_path / "checkpoints").glob("*.json"):
         path.write_text(path.read_text().replace("journal", "jornal"))
     for _ in range(2):
-        with pytest.raises(BadData, match="step_00000009.json.damaged, step_00000010.json.damaged"):
+        with pytest.raises(BadData, match=r"step_00000009.json.damaged, step_00000010.json.damaged"):
             toy_fit(tmp_path)
 
 

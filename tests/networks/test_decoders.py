@@ -54,13 +54,16 @@ def test_images_of_a_batch_do_not_mix_in_evaluation(name):
 
 @pytest.mark.parametrize("name", decoders.names())
 def test_weights_are_a_function_of_the_seed(name):
-    one, two, other = build(name, seed=1).state_dict(), build(name, seed=1).state_dict(), build(name, seed=2).state_dict()
+    one, two, other = (
+        build(name, seed=1).state_dict(),
+        build(name, seed=1).state_dict(),
+        build(name, seed=2).state_dict(),
+    )
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert any(not torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.parametrize("name", decoders.names())
 def test_a_weak_head_starts_near_even_odds(name):
-    """Large first logits would throw a pretrained backbone off its features."""
     logits = build(name).eval()(features(2, 6, 6))
     assert logits.abs().max() < 1

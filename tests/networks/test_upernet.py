@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from fmseg.networks.upernet import ChannelNorm, UperNet, pool
+from fmseg.networks.upernet import UperNet, pool
 
 
 def test_logits_have_a_quarter_of_the_stride():
@@ -17,9 +18,18 @@ def test_pooling_agrees_with_adaptive_average_pooling(grid, cells):
     torch.testing.assert_close(pool(level, cells), F.adaptive_avg_pool2d(level, cells))
 
 
-def test_channel_norm_is_a_layer_norm_of_each_pixel():
-    norm, image = ChannelNorm(6), torch.randn(2, 6, 3, 4)
-    torch.testing.assert_close(norm(image)[1, :, 2, 3], F.layer_norm(image[1, :, 2, 3], (6,)))
+def test_every_layer_starts_by_handing_on_the_scale_of_its_input():
+    torch.manual_seed(0)
+    decoder = UperNet((64,) * 4, (16,) * 4, num_outputs=2, width=64)
+    scales = {}
+    for name, module in decoder.named_modules():
+        if isinstance(module, nn.ReLU | nn.GELU):
+            module.register_forward_hook(
+                lambda _, inputs, output, name=name: scales.update({name: output.square().mean().sqrt().item()})
+            )
+    decoder([torch.randn(2, 64, 8, 8) for _ in range(4)])
+    assert len(scales) == 16
+    assert all(0.2 < scale < 5 for scale in scales.values()), scales
 
 
 def test_taps_of_several_strides_are_refused():

@@ -1,0 +1,117 @@
+"""The whole job on made ultrasound phantoms, as a user would type it.
+
+It stands with the command line because it only types commands: each is printed, then run in this process.
+Typed again, it goes on where it was stopped, as every command does.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from fmseg.cli.frame import app
+from fmseg.console import duration, messages, print_line, print_table
+from fmseg.errors import FmsegError
+from fmseg.records.scores import Scores
+from fmseg.workspace import Workspace
+
+LABELLED, UNLABELLED = "Dataset901_Phantoms", "Dataset902_PhantomsUnlabelled"
+#: enough to see the idea work on two cores in some minutes; leave them out to use the planned numbers
+QUICK = ("--set", "iterations=150", "--set", "validation_interval=50", "--set", "warmup_iterations=15")
+PRETRAINING = "90s"
+PICTURE = "predictions.png"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What the demo came to."""
+
+    folder: Path
+    seconds: float
+    #: starting point -> out-of-fold Dice of each fold
+    dice: dict[str, list[float]]
+    test: Scores
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the figures for ``--json``."""
+        return {
+            "folder": str(self.folder),
+            "seconds": round(self.seconds, 1),
+            "out_of_fold_dice": self.dice,
+            "test_dice": self.test.foreground_dice.mean,
+        }
+
+    def show(self) -> None:
+        """Print the figures, and where to look next."""
+        rows = [(start, mean(folds), min(folds), max(folds)) for start, folds in self.dice.items()]
+        print_table(
+            "Out-of-fold Dice by starting point (mean, worst and best fold)", ("start", "Dice", "worst", "best"), rows
+        )
+        test = self.test.foreground_dice
+        print_line(
+            f"Unseen patients: Dice {test.mean:.3f} (95 % interval over patients {test.low:.3f} to {test.high:.3f}). "
+            f"The whole job took {duration(self.seconds)}."
+        )
+        print_line("A demo of minutes shows that the parts work together, not what pretraining is worth.")
+        print_line("Look at:")
+        for file, what in (
+            (PICTURE, "predictions beside labels"),
+            ("fmseg_results/foundation/ultrasound/d901-d902/progress.png", "the pretraining"),
+            (f"fmseg_results/{LABELLED}/upernet__fmsegPlans/fold_0/progress.png", "a fold's training"),
+            ("predictions/report.csv", "confidence and disagreement of the folds per image"),
+        ):
+            print_line(f"  {self.folder / file}  ({what})")
+        print_line(f"Ask why: fmseg --root {self.folder} explain -d 901")
+
+
+def demo(folder: Path) -> Story:
+    """Make phantoms in ``folder`` and run the whole job on them."""
+    from fmseg.imaging.phantoms import write_phantoms
+
+    start = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    workspace = Workspace.find(folder)
+    write_phantoms(workspace.raw)
+    images, labels = workspace.raw / LABELLED / "imagesTs", workspace.raw / LABELLED / "labelsTs"
+    predictions = folder / "predictions"
+    for arguments in (
+        ("plan_and_preprocess", "-d", "901", "902"),
+        ("pretrain", "--budget", PRETRAINING),
+        ("train", "901", "--init", "scratch", *QUICK),
+        ("train", "901", *QUICK),
+        ("predict", "-i", str(images), "-o", str(predictions), "--overlays"),
+        ("evaluate", "-d", "901", "-i", str(predictions), "-l", str(labels)),
+    ):
+        _type(folder, arguments)
+    _draw(folder, images, labels, predictions)
+    dice = {
+        title: _fold_dice(workspace.results_of(LABELLED) / f"{runs}__fmsegPlans")
+        for title, runs in (("pretrained on its own images", "upernet"), ("from scratch", "upernet-scratch"))
+    }
+    return Story(folder, time.monotonic() - start, dice, Scores.load(predictions / "scores.json"))
+
+
+def _type(folder: Path, arguments: tuple[str, ...]) -> None:
+    """Print a command and run it. Raises FmsegError if it fails; it has said why."""
+    messages.print(f"\n$ fmseg {' '.join(arguments)}", style="bold", markup=False)
+    code = app(args=["--root", str(folder), *arguments], prog_name="fmseg", standalone_mode=False)
+    if code:
+        raise FmsegError(f"The demo ends here: 'fmseg {arguments[0]}' left with exit code {code}.")
+
+
+def _fold_dice(runs: Path) -> list[float]:
+    files = sorted(runs.glob("fold_*/validation/scores.json"))
+    return [Scores.load(file).foreground_dice.mean for file in files]
+
+
+def _draw(folder: Path, images: Path, labels: Path, predictions: Path) -> None:
+    """Draw some unseen phantoms beside label and prediction."""
+    from fmseg.imaging.readers import read_label
+    from fmseg.reporting.overlays import draw_comparison
+
+    names = [path.name for path in sorted(labels.glob("*.png"))][::2][:6]
+    rows = []
+    for name in names:
+        image = read_label(images / name.replace(".png", "_0000.png"))[0][0]
+        rows.append((name, image, read_label(labels / name)[0][0], read_label(predictions / name)[0][0]))
+    draw_comparison(rows, folder / PICTURE)

@@ -1,0 +1,90 @@
+"""Weights of a backbone to a file and back, and DINOv2's names into ours.
+
+A file is used whole or not at all: each of its tensors must find its place, and each place its tensor.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fmseg.errors import BadRecord
+from fmseg.files import sha256_file, writing
+from fmseg.networks.vit import ViT
+from fmseg.records.foundation import CARD, WEIGHTS, Foundation
+
+#: DINOv2's name -> ours, where they differ; a chunked block keeps its absolute number, the second one
+DINOV2_NAMES = (
+    (re.compile(r"^(?:teacher\.|student\.|module\.|backbone\.)+"), ""),
+    (re.compile(r"^blocks\.\d+\.(\d+)\."), r"blocks.\1."),
+    (re.compile(r"^register_tokens$"), "reg_token"),
+    (re.compile(r"\.mlp\.w12\."), ".mlp.fc1."),
+    (re.compile(r"\.mlp\.w3\."), ".mlp.fc2."),
+)
+
+
+def save_backbone(vit: ViT, folder: Path) -> str:
+    """Write backbone.safetensors into ``folder``, float32; return the file's SHA-256."""
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in vit.state_dict().items()}
+    with writing(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+    return sha256_file(folder / WEIGHTS)
+
+
+def load_backbone(folder: Path) -> tuple[ViT, Foundation]:
+    """Return the backbone of a foundation checkpoint, and its card.
+
+    Raises BadRecord if a file is missing or damaged, or if the weights are not those of the card's architecture.
+    """
+    card, path = Foundation.load(folder / CARD), folder / WEIGHTS
+    if not path.exists():
+        raise BadRecord(f"{path}: there is no such file. Copy the whole folder of the checkpoint again.")
+    if sha256_file(path) != card.weights_sha256:
+        raise BadRecord(f"{path}: these are not the weights that {CARD} was written for. Copy the folder again.")
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise BadRecord(f"{path}: this is not a safetensors file ({error}). Copy it again.") from error
+    vit = ViT(card.architecture)
+    load_weights(vit, state, str(path))
+    return vit, card
+
+
+def load_weights(vit: ViT, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy every tensor of ``state`` into ``vit``.
+
+    Raises BadRecord naming ``source`` and the first tensor that is missing, left over, or of another shape.
+    """
+    own = vit.state_dict()
+    for name in sorted(own.keys() | state.keys()):
+        if name not in state:
+            raise BadRecord(f"{source}: the tensor '{name}' is missing. Is the architecture the right one?")
+        if name not in own:
+            raise BadRecord(f"{source}: nothing takes the tensor '{name}'. Is the architecture the right one?")
+        want, got = tuple(own[name].shape), tuple(state[name].shape)
+        if want == got:
+            continue
+        if name == "patch_embed.proj.weight" and want[1] != got[1]:
+            raise BadRecord(
+                f"{source}: made for images of {got[1]} channel(s), but {want[1]} are asked for. "
+                f"Take a checkpoint of {want[1]} channel(s)."
+            )
+        raise BadRecord(f"{source}: the tensor '{name}' is {got}, but {want} is needed. Is the architecture right?")
+    vit.load_state_dict(dict(state))
+
+
+def from_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a DINOv2 backbone under our names.
+
+    state: a released backbone, or the ``teacher`` of DINOv2's own training, whose heads are left out.
+    """
+    of_backbone = {name: tensor for name, tensor in state.items() if "backbone." in name}
+    found = {}
+    for name, tensor in (of_backbone or state).items():
+        for pattern, replacement in DINOV2_NAMES:
+            name = pattern.sub(replacement, name)
+        found[name] = tensor
+    return found

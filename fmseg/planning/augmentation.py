@@ -1,0 +1,65 @@
+"""Plan the random changes of training images, and which mirrorings a prediction may be averaged over."""
+
+import re
+
+from fmseg.planning.reasons import Decision, Reasons
+from fmseg.records.labels import LabelScheme
+from fmseg.records.plans import Reason
+from fmseg.records.recipe import Augmentation
+
+SIDES = re.compile(r"(?:^|[^a-z])(left|right|lt|rt)(?:[^a-z]|$)", re.IGNORECASE)
+#: bodies have an upper and a lower end, seen from any direction
+UPRIGHT = {"ultrasound", "ct", "mri", "xray", "oct", "mammography"}
+
+
+def tells_sides(labels: LabelScheme | None) -> bool:
+    """Return whether a label speaks of left or right."""
+    return labels is not None and any(SIDES.search(name) for name in labels.names)
+
+
+def mirror_axes_of(modality: str, labels: LabelScheme | None) -> Decision[tuple[str, ...]]:
+    """Return the axes along which an image may be mirrored without becoming another one."""
+    if tells_sides(labels):
+        return (), "a label speaks of left or right, and a mirrored image would say the opposite"
+    if modality == "ultrasound":
+        return ("horizontal",), "the probe can be held either way round; depth, with its shadows, runs one way only"
+    if modality in UPRIGHT:
+        return ("horizontal",), f"{modality}: a body has two alike sides, but an upper and a lower end"
+    return ("horizontal", "vertical"), f"{modality}: nothing is known that would tell up from down"
+
+
+def plan_augmentation(modality: str, labels: LabelScheme | None) -> tuple[Augmentation, tuple[Reason, ...]]:
+    """Return the strengths for a modality; flips are those that mirroring allows."""
+    reasons = Reasons("finetuning.augmentation")
+    axes, because = mirror_axes_of(modality, labels)
+    reasons.share(("flip_horizontal", "flip_vertical"), because)
+    is_ultrasound = modality == "ultrasound"
+    because = "as in the paper's finetuning: half of the images, scaled by up to a fifth"
+    reasons.share(("warp_probability", "scale", "shift"), because)
+    rotation = (20.0, "a sector hangs from its probe: some tilt") if is_ultrasound else (30.0, "as in nnU-Net")
+    if len(axes) == 2:
+        rotation = (180.0, "nothing is known that would tell up from down")
+    because = "as in the paper's finetuning: gain and dynamic range, as the machine's knobs change them"
+    names = ("intensity_probability", "brightness", "contrast", "gamma")
+    reasons.share(names, because)
+    because = "a few grey levels of noise, a little less sharpness, as from another machine"
+    reasons.share(("noise_std", "blur_sigma_px"), because)
+    speckle = (
+        (0.1, "multiplied speckle, ultrasound's own noise") if is_ultrasound else (0.0, "only ultrasound has speckle")
+    )
+    augmentation = Augmentation(
+        warp_probability=0.5,
+        rotation_deg=reasons.keep("rotation_deg", rotation),
+        scale=(0.8, 1.25),
+        shift=0.1,
+        flip_horizontal="horizontal" in axes,
+        flip_vertical="vertical" in axes,
+        intensity_probability=0.3,
+        brightness=0.3,
+        contrast=0.3,
+        gamma=(0.7, 1.4),
+        noise_std=0.03,
+        speckle_std=reasons.keep("speckle_std", speckle),
+        blur_sigma_px=1.0,
+    )
+    return augmentation, reasons.all()

@@ -1,0 +1,120 @@
+"""Tell what was planned: a row for each number with its value, its reason, and how to have it otherwise."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from fmseg.console import duration
+from fmseg.planning.budget import predict_cost
+from fmseg.planning.finetuning import predicted_fold_seconds
+from fmseg.records.plans import Plans, Reason
+
+#: parts of the plans that hold planned numbers
+PARTS = ("preprocessing", "pretraining", "finetuning", "recipes", "mirror_axes")
+
+
+class Row(NamedTuple):
+    """One planned or predicted number."""
+
+    number: str
+    value: str
+    because: str
+    override: str
+
+
+def explain_plans(plans: Plans) -> list[Row]:
+    """Return a row for every planned number, then what the plan is predicted to cost."""
+    rows = [
+        Row(key, show_value(value), reason_of(key, plans.because), how_to_override(key, plans))
+        for key, value in planned_numbers(plans).items()
+    ]
+    return rows + predictions(plans)
+
+
+def compare_plans(plans: Plans, other: Plans) -> list[Row]:
+    """Return a row for every number that differs: ``here (there in the other)``, and the reason here."""
+    there = {row.number: row.value for row in explain_plans(other)}
+    return [
+        row._replace(value=f"{row.value} ({there.get(row.number, 'not there')} in {other.dataset} {other.name})")
+        for row in explain_plans(plans)
+        if there.get(row.number) != row.value
+    ]
+
+
+def planned_numbers(plans: Plans) -> dict[str, Any]:
+    """Return dotted name -> value of every planned number."""
+    tree = plans.model_dump(mode="json", include=set(PARTS))
+    return {key: value for part in PARTS for key, value in _leaves(part, tree[part]) if value is not None}
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
+        yield key, value
+
+
+def reason_of(key: str, reasons: tuple[Reason, ...]) -> str:
+    """Return why a number is what it is; numbers changed by hand have the reason of the planned one."""
+    return next((reason.because for reason in reasons if reason.key == key), "")
+
+
+def show_value(value: Any) -> str:
+    """Return a value as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(show_value(item) for item in value) or "none"
+    return str(value)
+
+
+def how_to_override(key: str, plans: Plans) -> str:
+    """Return the shortest way to another value."""
+    part, _, name = key.partition(".")
+    number = plans.dataset.split("_")[0].removeprefix("Dataset")
+    if key == "pretraining.iterations":
+        return "fmseg pretrain --budget 2h"
+    if part == "pretraining":
+        group, dot, _ = name.partition(".")
+        return f"fmseg pretrain --set {group}=..." + (", the whole group as JSON" if dot else "")
+    if part == "finetuning" and "." not in name:
+        return f"fmseg train {number} --set {name}=..."
+    if part == "recipes":
+        return f"fmseg train {number} -r NAME"
+    if part == "mirror_axes":
+        return "fmseg predict --no-mirror, or edit the plans"
+    if part == "preprocessing":
+        return f"edit the plans, then: fmseg preprocess -d {number}"
+    return "edit the plans"
+
+
+def predictions(plans: Plans) -> list[Row]:
+    """Return what pretraining and finetuning are predicted to take on the hardware of the plans."""
+    hardware = plans.hardware
+    cost = predict_cost(plans.pretraining, hardware)
+    machine = (
+        f"{hardware.num_devices} {hardware.device}, {hardware.num_cores} cores, {hardware.gflops:,.0f} GFLOP/s each"
+    )
+    pace = "making views sets the pace" if cost.waits_for_views else "the network sets the pace"
+    batch = f"{plans.pretraining.iterations:,} steps of {plans.pretraining.batch_size}"
+    budget = "fmseg pretrain --budget 2h"
+    rows = [
+        Row("predicted.samples_seen", f"{cost.samples_seen:,}", batch, budget),
+        Row(
+            "predicted.images_per_s",
+            f"{cost.images_per_s:.3g}",
+            f"{cost.gflop_per_image:.3g} GFLOP an image; {pace}",
+            "-",
+        ),
+        Row("predicted.pretraining_time", duration(cost.seconds), f"a rule of thumb for {machine}", budget),
+        Row("predicted.pretraining_memory", f"{cost.memory_gb:.2g} GB", "of one device, an estimate", "-"),
+    ]
+    if plans.finetuning is not None:
+        seconds = predicted_fold_seconds(plans.finetuning, plans.pretraining.architecture, hardware)
+        because = "training of one fold, validation apart; a rule of thumb"
+        rows.append(Row("predicted.fold_time", duration(seconds), because, "fmseg train --set iterations=..."))
+    return rows

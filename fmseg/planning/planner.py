@@ -1,0 +1,117 @@
+"""From facts to every number: fingerprint and hardware in, ``Plans`` with a reason for each number out.
+
+The rules are the methods of ``Planner``, each a value with its reasons. A planner of your own is a subclass that
+changes some of them, entered in ``planners``; ``fmseg list planners`` shows what is there.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fmseg.planning.augmentation import mirror_axes_of, plan_augmentation
+from fmseg.planning.finetuning import FinetuningFacts, plan_finetuning
+from fmseg.planning.preprocessing import plan_preprocessing
+from fmseg.planning.pretraining import corpus_facts, plan_pretraining
+from fmseg.planning.reasons import Decision, Reasons
+from fmseg.records.fingerprint import Fingerprint
+from fmseg.records.labels import LabelScheme
+from fmseg.records.plans import Hardware, Plans, Preprocessing, Pretraining, Reason
+from fmseg.records.recipe import Recipe
+from fmseg.registry import Registry
+
+DEFAULT_NAME = "fmsegPlans"
+
+Reasoned = tuple[Reason, ...]
+
+
+class Planner:
+    """The standard rules."""
+
+    def __init__(
+        self,
+        fingerprint: Fingerprint,
+        labels: LabelScheme | None,
+        hardware: Hardware,
+        channel_names: Sequence[str],
+        *,
+        budget_s: float | None = None,
+    ) -> None:
+        self.fingerprint = fingerprint
+        self.labels = labels
+        self.hardware = hardware
+        self.channel_names = tuple(channel_names)
+        self.budget_s = budget_s
+
+    def plan(self, name: str) -> Plans:
+        """Apply all rules."""
+        preprocessing, why_preprocessing = self.preprocessing()
+        pretraining, why_pretraining = self.pretraining(preprocessing)
+        reasons = Reasons()
+        is_labelled = self.fingerprint.task != "unlabelled"
+        finetuning, why_finetuning = self.finetuning(preprocessing, pretraining) if is_labelled else (None, ())
+        recipes = reasons.keep("recipes", self.recipes())
+        mirror_axes = reasons.keep("mirror_axes", mirror_axes_of(self.fingerprint.modality, self.labels))
+        return Plans(
+            name=name,
+            dataset=self.fingerprint.dataset,
+            task=self.fingerprint.task,
+            modality=self.fingerprint.modality,
+            content_hash=self.fingerprint.content_hash,
+            labels=self.labels,
+            hardware=self.hardware,
+            preprocessing=preprocessing,
+            pretraining=pretraining,
+            finetuning=finetuning,
+            recipes=recipes,
+            mirror_axes=mirror_axes,
+            because=(*why_preprocessing, *why_pretraining, *why_finetuning, *reasons.all()),
+        )
+
+    def preprocessing(self) -> tuple[Preprocessing, Reasoned]:
+        """Return how images are prepared."""
+        return plan_preprocessing(self.fingerprint, self.hardware, self.channel_names)
+
+    def pretraining(self, preprocessing: Preprocessing) -> tuple[Pretraining, Reasoned]:
+        """Return the DINOv2 recipe for this dataset alone; ``fmseg pretrain`` plans for all that it is given."""
+        facts = corpus_facts(self.fingerprint, preprocessing, self.labels)
+        return plan_pretraining(facts, self.hardware, budget_s=self.budget_s)
+
+    def finetuning(self, preprocessing: Preprocessing, pretraining: Pretraining) -> tuple[Recipe, Reasoned]:
+        """Return the numbers common to all recipes."""
+        facts = FinetuningFacts(self.fingerprint, self.hardware, preprocessing, pretraining)
+        augmentation, why = plan_augmentation(self.fingerprint.modality, self.labels)
+        recipe, because = plan_finetuning(facts, augmentation)
+        return recipe, (*because, *why)
+
+    def recipes(self) -> Decision[tuple[str, ...]]:
+        """Return the recipes that ``fmseg train`` runs."""
+        if self.fingerprint.task == "unlabelled":
+            return (), "nothing is labelled"
+        if self.fingerprint.task == "classification":
+            return ("linear",), "a class needs no decoder of maps"
+        if self.hardware.device != "cuda":
+            return ("upernet",), "without a GPU, the time goes into one recipe, the paper's"
+        because = "the paper's, and a linear one on frozen features that costs a sixth; find_best keeps what helps"
+        return ("upernet", "linear"), because
+
+
+planners: Registry[type[Planner]] = Registry("planner")
+planners.add("standard", Planner)
+
+
+def plan(
+    fingerprint: Fingerprint,
+    labels: LabelScheme | None,
+    hardware: Hardware,
+    channel_names: Sequence[str],
+    *,
+    name: str = DEFAULT_NAME,
+    planner: str = "standard",
+    budget_s: float | None = None,
+) -> Plans:
+    """Return the plans of a dataset. budget_s: time of the pretraining. Raises UnknownName for a planner."""
+    return planners[planner](fingerprint, labels, hardware, channel_names, budget_s=budget_s).plan(name)
+
+
+def plans_path(prepared: Path, plans_name: str = DEFAULT_NAME) -> Path:
+    """Return where plans lie in a dataset's prepared folder: plans.json, others under their own names."""
+    return prepared / ("plans.json" if plans_name == DEFAULT_NAME else f"{plans_name}.json")

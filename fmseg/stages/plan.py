@@ -1,0 +1,131 @@
+"""Decide: from a dataset's fingerprint and this machine to plans.json, and the folds to splits_final.json."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmseg.errors import BadRecord
+from fmseg.files import locked
+from fmseg.imaging.measure import read_facts
+from fmseg.planning.explain import compare_plans
+from fmseg.planning.folds import adopt_folds, fold_balance, load_folds, make_folds, save_folds, strata_of_masks
+from fmseg.planning.hardware import detect_hardware
+from fmseg.planning.planner import DEFAULT_NAME, plans_path
+from fmseg.planning.planner import plan as decide
+from fmseg.records.dataset import Dataset
+from fmseg.records.fingerprint import Fingerprint
+from fmseg.records.plans import Fold, Plans
+from fmseg.workspace import Workspace, dataset_id
+
+logger = logging.getLogger(__name__)
+
+SPLITS = "splits_final.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """The cases of a labelled dataset that folds are made of."""
+
+    #: of each usable case
+    patients: dict[str, str]
+    strata: dict[str, str]
+    #: all names, those of cases with errors too
+    known: set[str]
+
+
+def plan(
+    workspace: Workspace,
+    name: str,
+    *,
+    plans_name: str = DEFAULT_NAME,
+    planner: str = "standard",
+    budget_s: float | None = None,
+) -> Plans:
+    """Plan a dataset and write its plans and folds. budget_s: time of the pretraining.
+
+    Raises NotReady without a fingerprint, BadData if the cases cannot be divided into folds.
+    """
+    folder = workspace.prepared(name)
+    command = f"fmseg fingerprint -d {dataset_id(name)}"
+    fingerprint = Fingerprint.load(workspace.need(folder / "dataset_fingerprint.json", command))
+    dataset = Dataset.load(workspace.raw_dataset(name))
+    labels = dataset.labels if dataset.task == "segmentation" else None
+    hardware = detect_hardware()
+    plans = decide(
+        fingerprint, labels, hardware, dataset.channel_names, name=plans_name, planner=planner, budget_s=budget_s
+    )
+    with locked(folder, "the plans"):
+        if dataset.task != "unlabelled":
+            cases = _cases(dataset, folder)
+            folds = _folds(dataset, folder, cases)
+            save_folds(folds, folder / SPLITS)
+            _log_balance(name, folds, cases)
+        path = plans_path(folder, plans_name)
+        _log_changes(path, plans)
+        plans.save(path)
+    return plans
+
+
+def _cases(dataset: Dataset, folder: Path) -> Cases:
+    """Return patients and strata of the cases without errors, as they were measured."""
+    known = {case.name for case in dataset.training_cases()}
+    usable = [
+        facts
+        for facts in read_facts(folder / "cases.jsonl")
+        if facts.case in known and not any(finding.severity == "error" for finding in facts.findings)
+    ]
+    if dataset.task == "classification":
+        classes = dataset.classes_of_cases()
+        usable = [facts for facts in usable if facts.case in classes]
+        strata = {facts.case: classes[facts.case] for facts in usable}
+    else:
+        usable = [facts for facts in usable if facts.label_counts]
+        strata = strata_of_masks(usable, dataset.labels)
+    if len(usable) < len(known):
+        logger.warning("%s: %d cases cannot be used and are in no fold", dataset.name, len(known) - len(usable))
+    return Cases({facts.case: facts.patient for facts in usable}, strata, known)
+
+
+def _folds(dataset: Dataset, folder: Path, cases: Cases) -> tuple[Fold, ...]:
+    """Return the folds: the owner's, beside dataset.json, else those made before, else new ones."""
+    given, made = dataset.folder / SPLITS, folder / SPLITS
+    base = load_folds(made) if made.exists() else None
+    source = made
+    if given.exists():
+        owners = load_folds(given)
+        # what was made before may be the owner's folds and cases added since: those keep their places
+        if base is None or not _contains(base, owners):
+            base, source = owners, given
+    if base is None:
+        return make_folds(cases.patients, cases.strata, source=dataset.name)
+    removed = set() if source == given else {c for f in base for c in (*f.train, *f.val)} - cases.known
+    return adopt_folds(base, cases.patients, cases.strata, known=cases.known | removed, source=source)
+
+
+def _contains(folds: tuple[Fold, ...], others: tuple[Fold, ...]) -> bool:
+    """Return whether ``folds`` are ``others`` with cases added."""
+    return len(folds) == len(others) and all(
+        set(other.train) <= set(fold.train) and set(other.val) <= set(fold.val)
+        for fold, other in zip(folds, others, strict=True)
+    )
+
+
+def _log_balance(name: str, folds: tuple[Fold, ...], cases: Cases) -> None:
+    columns, rows = fold_balance(folds, cases.patients, cases.strata)
+    logger.info("%s: %d folds of %d cases", name, len(folds), len(cases.patients))
+    for row in rows:
+        logger.debug("%s", ", ".join(f"{key} {value}" for key, value in zip(columns, row, strict=True)))
+
+
+def _log_changes(path: Path, plans: Plans) -> None:
+    if not path.exists():
+        return
+    try:
+        before = Plans.load(path)
+    except BadRecord as error:
+        logger.warning("%s is replaced, since it cannot be read: %s", path, error)
+        return
+    changed = [row.number for row in compare_plans(plans, before) if not row.number.startswith("predicted.")]
+    if changed:
+        names = ", ".join(changed[:5]) + (" ..." if len(changed) > 5 else "")
+        logger.info("%s: %d numbers changed since the last plan (%s)", plans.dataset, len(changed), names)

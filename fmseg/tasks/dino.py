@@ -1,0 +1,212 @@
+"""DINOv2 as a task: a student learns to say of a part what a slow copy of itself says of the whole [1].
+
+The teacher sees both global crops, the student sees them with masked patches, and small local crops. Three losses:
+CLS of every crop against the teacher's CLS of the other crops (DINO), masked patches against the teacher's patches
+(iBOT), and CLS tokens pushed apart (KoLeo).
+
+Legend: B images, L local crops an image, N patches of a global crop, P prefix tokens, D width, K prototypes.
+
+[1] Oquab et al., DINOv2, 2023. https://arxiv.org/abs/2304.07193
+"""
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from fmseg.networks.vit import ViT
+from fmseg.records.plans import Pretraining
+from fmseg.tasks.dino_collapse import collapse_measures
+from fmseg.tasks.dino_heads import ProjectionHead
+from fmseg.tasks.dino_losses import koleo, prototype_cross_entropy
+from fmseg.tasks.dino_targets import Centre, Targets, matmul_dtype, sinkhorn_targets, softmax_targets
+
+Batch = dict[str, Tensor]
+Values = dict[str, Tensor]
+GLOBALS = 2
+
+
+class DinoNetwork(nn.Module):
+    """A backbone and its heads: one for all tokens, or a second one for patches."""
+
+    def __init__(self, recipe: Pretraining, backbone: ViT) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dino_head = _head(recipe)
+        self.ibot_head = None if recipe.shared_head else _head(recipe)
+
+    @property
+    def patch_head(self) -> ProjectionHead:
+        """The head that patch tokens go through."""
+        return self.ibot_head or self.dino_head
+
+    def project(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows of CLS and of patch tokens that meet the prototypes; a shared head runs once."""
+        if self.ibot_head is not None:
+            return self.dino_head(cls), self.ibot_head(patches)
+        rows = self.dino_head(torch.cat([cls, patches]))
+        return rows[: len(cls)], rows[len(cls) :]
+
+    def prototypes(self) -> tuple[Tensor, Tensor]:
+        """Return the prototypes (K, E) of CLS and of patch tokens."""
+        shared = self.dino_head.last_layer()
+        return shared, shared if self.ibot_head is None else self.ibot_head.last_layer()
+
+
+class DinoTask(nn.Module):
+    """Student (``model``) and teacher, and the centres of the teacher's targets.
+
+    The teacher's backbone is what is worth keeping.
+    """
+
+    def __init__(self, recipe: Pretraining, student: ViT, teacher: ViT) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.model = DinoNetwork(recipe, student)
+        self.teacher = DinoNetwork(recipe, teacher)
+        self.teacher.load_state_dict(self.model.state_dict())
+        self.teacher.requires_grad_(False)
+        has_centres = recipe.centering == "softmax"
+        self.dino_centre = Centre(recipe.num_prototypes, recipe.center_momentum) if has_centres else None
+        self.ibot_centre = Centre(recipe.num_prototypes, recipe.center_momentum) if has_centres else None
+        self.train()
+
+    @classmethod
+    def build(cls, recipe: Pretraining) -> Self:
+        """Return the task with random weights: a function of torch's seed alone."""
+        architecture = recipe.architecture
+        return cls(recipe, ViT(architecture, recipe.drop_path), ViT(architecture))
+
+    @property
+    def teacher_backbone(self) -> ViT:
+        """The averaged backbone, which finetuning starts from."""
+        return self.teacher.backbone
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the student between training and evaluation; the teacher always evaluates."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def clip_modules(self) -> list[nn.Module]:
+        """Return the modules whose gradients are clipped each on its own."""
+        return list(self.model.children())
+
+    def training_loss(self, batch: Batch, step: int) -> tuple[Tensor, Values]:
+        """Return the loss of one batch, and its parts and signs of collapse as detached 0-d tensors.
+
+        batch: globals (2 B, C, H, W), all first crops before all second ones; locals (L B, C, h, w) likewise, L may
+        be 0; masks (2 B, N) bool. step counts from 0.
+        """
+        recipe, images, masks = self.recipe, batch["globals"], batch["masks"]
+        masked = masks.flatten().nonzero().squeeze(1)
+        cls_targets, patch_targets, signs = self._teach(images, masked, self.teacher_temperature(step))
+        local_cls, global_cls, patches = self._study(images, batch["locals"], masks, masked)
+        cls_rows, patch_rows = self.model.project(torch.cat([local_cls, global_cls]), patches)
+        cls_prototypes, patch_prototypes = self.model.prototypes()
+
+        weights, teachers = _pair_crops(len(images) // GLOBALS, len(local_cls), cls_targets)
+        temperature = recipe.student_temperature
+        dino, each = prototype_cross_entropy(cls_rows, cls_prototypes, teachers, weights, temperature)
+        dino_local, dino_global = (weights * each).split([len(local_cls), len(global_cls)])
+        weights = _mask_weights(masks, masked)
+        ibot, _ = prototype_cross_entropy(patch_rows, patch_prototypes, patch_targets, weights, temperature)
+        spread = torch.stack([koleo(crop) for crop in global_cls.chunk(GLOBALS)]).sum()
+
+        loss = recipe.dino_weight * dino + recipe.ibot_weight * ibot + recipe.koleo_weight * spread
+        parts = {"dino_local": dino_local.sum(), "dino_global": dino_global.sum(), "ibot": ibot, "koleo": spread}
+        return loss, {name: part.detach() for name, part in parts.items()} | signs
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Move the teacher towards the student, and the centres towards the teacher's mean answer."""
+        share = 1 - self.teacher_momentum(step)
+        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.model.parameters()), share)
+        for centre in (self.dino_centre, self.ibot_centre):
+            if centre is not None:
+                centre.update()
+
+    def teacher_momentum(self, step: int) -> float:
+        """Return the share of itself that the teacher keeps: half a cosine over all iterations."""
+        start, end = self.recipe.teacher_momentum
+        progress = min(step / self.recipe.iterations, 1.0)
+        return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+    def teacher_temperature(self, step: int) -> float:
+        """Return the temperature of the targets: linear over the warm-up, then constant."""
+        start, end = self.recipe.teacher_temperature
+        last = self.recipe.temperature_warmup_iterations - 1
+        return end if step >= last else start + (end - start) * step / last
+
+    @torch.no_grad()
+    def _teach(self, images: Tensor, masked: Tensor, temperature: float) -> tuple[Tensor, Targets, Values]:
+        """Return targets of CLS (2 B, K), from each image's other crop, and of masked patches, and measures."""
+        tokens = self.teacher.backbone(images)
+        first, second = tokens[:, 0].chunk(GLOBALS)
+        cls = torch.cat([second, first])
+        patches = _select_patches(tokens, masked, self.teacher.backbone.num_prefix_tokens)
+        cls_rows, patch_rows = self.teacher.project(cls, patches)
+        cls_prototypes, patch_prototypes = self.teacher.prototypes()
+        cls_targets = _targets(self.dino_centre, cls_rows, cls_prototypes, temperature)(slice(None))
+        patch_targets = _targets(self.ibot_centre, patch_rows, patch_prototypes, temperature)
+        return cls_targets, patch_targets, collapse_measures(cls, cls_targets)
+
+    def _study(self, images: Tensor, crops: Tensor, masks: Tensor, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the student's CLS of local and global crops, (L B, D) and (2 B, D), and its masked patches (T, D)."""
+        backbone = self.model.backbone
+        if len(crops):
+            tokens, local_tokens = backbone.forward_groups([images, crops], [masks, None])
+            local_cls = local_tokens[:, 0]
+        else:
+            (tokens,) = backbone.forward_groups([images], [masks])
+            local_cls = tokens[:0, 0]
+        return local_cls, tokens[:, 0], _select_patches(tokens, masked, backbone.num_prefix_tokens)
+
+
+def _head(recipe: Pretraining) -> ProjectionHead:
+    return ProjectionHead(
+        recipe.architecture.width,
+        recipe.head_hidden,
+        recipe.head_bottleneck,
+        num_prototypes=recipe.num_prototypes,
+        trainable_gain=recipe.trainable_gain,
+    )
+
+
+def _targets(centre: Centre | None, rows: Tensor, prototypes: Tensor, temperature: float) -> Targets:
+    rounded = prototypes.to(matmul_dtype(prototypes))
+    if centre is None:
+        return sinkhorn_targets(rows, rounded, temperature)
+    centre.observe(rows, prototypes)
+    return softmax_targets(rows, rounded, centre.value, temperature)
+
+
+def _select_patches(tokens: Tensor, masked: Tensor, num_prefix: int) -> Tensor:
+    """Return the tokens (T, D) of patches, counted over all images; tokens: (2 B, P + N, D)."""
+    num_patches = tokens.shape[1] - num_prefix
+    position = masked // num_patches * tokens.shape[1] + num_prefix + masked % num_patches
+    return tokens.flatten(0, 1).index_select(0, position)
+
+
+def _mask_weights(masks: Tensor, masked: Tensor) -> Tensor:
+    """Return each masked patch's share of the loss: alike within an image; all 2 B images count, masked or not."""
+    weights = 1 / (masks.sum(1).clamp(min=1) * len(masks))
+    return weights.index_select(0, masked // masks.shape[1])
+
+
+def _pair_crops(num_images: int, num_local_rows: int, targets: Tensor) -> tuple[Tensor, Targets]:
+    """Return weight and target of each CLS row: all local crops, then the global ones.
+
+    targets: (2 B, K), already swapped. A local crop meets both global crops, which is twice a meeting with their
+    mean. All pairs of crops of an image count alike; DINOv2 counts one more where there are no local crops.
+    """
+    num_locals = num_local_rows // num_images
+    pair = 1 / (num_images * (GLOBALS + max(GLOBALS * num_locals, 1)))
+    weights = targets.new_full((num_local_rows + GLOBALS * num_images,), pair)
+    weights[:num_local_rows] *= GLOBALS
+    first, second = targets.chunk(GLOBALS)
+    source = torch.cat([targets, (first + second) / 2])
+    images = torch.arange(num_images, device=targets.device)
+    index = torch.cat([(images + GLOBALS * num_images).repeat(num_locals), images, images + num_images])
+    return weights, lambda part: source.index_select(0, index[part])

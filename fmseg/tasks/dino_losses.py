@@ -1,0 +1,77 @@
+"""The losses of DINOv2: cross-entropy over the prototypes, and KoLeo.
+
+A (tokens x prototypes) tensor is by far the largest thing of a step: 2 GB in float32 for a batch of 128 and 65536
+prototypes, and a plain cross-entropy holds half a dozen. Here loss and gradient are computed together, some rows
+at a time, in the forward pass; what is kept for the backward pass has the size of the inputs.
+
+Legend: T tokens (rows), K prototypes, E width of the head's output, D width of the backbone.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fmseg.tasks.dino_targets import Targets, matmul_dtype, similarity
+
+# elements of a (rows, K) tensor: found by trial on a CPU; a GPU wants fewer and larger pieces
+CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**27}
+
+
+def prototype_cross_entropy(
+    rows: Tensor, prototypes: Tensor, targets: Targets, row_weights: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return the weighted sum of -sum(target * log softmax(logits / temperature)), and each row's value.
+
+    rows: (T, E) float32, prototypes: (K, E), row_weights: (T,), none negative. The sum carries gradients to rows
+    and prototypes; the values per row, (T,), unweighted, do not.
+    """
+    return _CrossEntropy.apply(rows, prototypes, row_weights, targets, temperature)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, prototypes: Tensor, row_weights: Tensor, targets: Targets, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        dtype = matmul_dtype(rows)
+        scaled, matrix = (rows / temperature).to(dtype), prototypes.to(dtype)
+        # weights below 1 / (tokens of a batch) would vanish in float16
+        peak = row_weights.amax().clamp(min=1e-30) if len(rows) else row_weights.new_ones(())
+        weighted = scaled * (row_weights / peak).to(dtype)[:, None]
+        values, grad_rows = rows.new_empty(len(rows)), torch.empty_like(rows)
+        grad_prototypes = torch.zeros_like(prototypes)
+        size = max(CHUNK_ELEMENTS.get(rows.device.type, 2**24) // len(prototypes), 1)
+        for start in range(0, len(rows), size):
+            part = slice(start, start + size)
+            log_student = F.log_softmax(similarity(scaled[part], matrix), -1)  # (n, K)
+            target = targets(part)
+            values[part] = -torch.linalg.vecdot(target, log_student)
+            grad_logits = log_student.exp_().sub_(target).to(dtype)
+            grad_rows[part] = grad_logits @ matrix
+            grad_prototypes.add_(grad_logits.T @ weighted[part])
+        grad_rows.mul_((row_weights / temperature)[:, None])
+        ctx.save_for_backward(grad_rows, grad_prototypes.mul_(peak))
+        ctx.mark_non_differentiable(values)
+        return torch.dot(values, row_weights), values
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_rows, grad_prototypes = ctx.saved_tensors
+        return grad_rows * grad_loss, grad_prototypes * grad_loss, None, None, None
+
+
+def koleo(features: Tensor) -> Tensor:
+    """Return minus the mean log distance to the nearest other row, on the unit sphere; 0 for a single row.
+
+    features: (B, D). In float32: two equal rows would give infinity in float16.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        points = F.normalize(features.float(), dim=-1, eps=1e-8)
+        if len(points) < 2:
+            return points.sum() * 0
+        with torch.no_grad():
+            nearest = (points @ points.T).fill_diagonal_(-1).argmax(1)
+        distance = F.pairwise_distance(points, points[nearest], eps=1e-8)
+        return -torch.log(distance + 1e-8).mean()

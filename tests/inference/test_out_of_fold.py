@@ -1,0 +1,107 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import tiny_run
+
+from fmseg.errors import BadData
+from fmseg.imaging.prepare import prepare, prepare_label
+from fmseg.imaging.readers import read_case, read_label
+from fmseg.inference.out_of_fold import distance_unit, predict_fold, score_cases, validate
+from fmseg.inference.probabilities import load_probabilities
+from fmseg.records.dataset import Dataset
+from fmseg.records.plans import Fold
+from fmseg.records.scores import Scores
+
+NAMES = [f"p{i // 2}_{i}" for i in range(6)]
+
+
+@dataclass
+class Prepared:
+    """Stands in for the store."""
+
+    cases: dict[str, range]
+    images: list[np.ndarray]
+    labels: list[np.ndarray]
+
+    def image(self, index):
+        return self.images[index]
+
+    def label(self, index):
+        return self.labels[index]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    tiny_run.write_dataset(tmp_path / "Dataset501_Discs", NAMES)
+    return Dataset.load(tmp_path / "Dataset501_Discs")
+
+
+@pytest.fixture
+def store(dataset):
+    images, labels = [], []
+    for case in dataset.training_cases():
+        read = read_case(case)
+        images += list(prepare(read.voxels, read.geometry, tiny_run.PREPROCESSING))
+        labels += list(prepare_label(*read_label(case.label), tiny_run.PREPROCESSING))
+    return Prepared({name: range(i, i + 1) for i, name in enumerate(NAMES)}, images, labels)
+
+
+CONFIG = tiny_run.config(cases=Fold(train=tuple(NAMES[:2]), val=tuple(NAMES[2:])))
+PATIENTS = {name: name.split("_")[0] for name in NAMES}
+
+
+def test_a_fold_is_predicted_stored_and_scored(tmp_path, dataset, store):
+    folder = tmp_path / "validation"
+    model = tiny_run.Brightness().train()
+    scores = predict_fold(model, CONFIG, store, dataset.training_cases(), folder, patients=PATIENTS)
+    assert [case.case for case in scores.cases] == NAMES[2:]
+    assert {case.patient for case in scores.cases} == {"p1", "p2"}
+    assert scores.foreground_dice.mean > 0.93
+    assert scores.distance_unit == "px" and scores.mean["disc"]["hd95"].mean < 3
+    assert Scores.load(folder / "scores.json") == scores
+    assert (folder / "summary.json").exists()
+    probabilities = load_probabilities(folder / f"{NAMES[2]}.prob")
+    assert probabilities.shape == (2, 1, *store.image(2).shape[1:])
+    assert model.training
+
+
+def test_predicting_a_fold_twice_gives_the_same_bytes(tmp_path, dataset, store):
+    for folder in ("a", "b"):
+        predict_fold(
+            tiny_run.Brightness(), CONFIG, store, dataset.training_cases(), tmp_path / folder, patients=PATIENTS
+        )
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_validation_during_training_is_near_the_real_score(tmp_path, dataset, store):
+    model = tiny_run.Brightness().train()
+    quick = validate(model, CONFIG, store, NAMES[2:])
+    real = predict_fold(model, CONFIG, store, dataset.training_cases(), tmp_path, patients=PATIENTS)
+    assert quick == pytest.approx(real.foreground_dice.mean, abs=0.05)
+    assert validate(tiny_run.Brightness(-8.0), CONFIG, store, NAMES[2:]) < 0.1
+    assert model.training
+
+
+def test_a_missing_label_map_is_named(tmp_path, dataset, store):
+    (dataset.folder / "labelsTr" / f"{NAMES[3]}.png").unlink()
+    with pytest.raises(BadData, match=NAMES[3]):
+        predict_fold(tiny_run.Brightness(), CONFIG, store, dataset.training_cases(), tmp_path, patients=PATIENTS)
+
+
+def test_an_undeclared_value_is_named_with_its_file(dataset):
+    cases = dataset.training_cases()
+    with pytest.raises(BadData, match=r"p0_0\.png.*value 7"):
+        score_cases(cases, lambda case, shape: np.full(shape, 7, np.uint8), tiny_run.SCHEME, patients={})
+
+
+def test_millimetres_only_where_every_label_map_has_them(tmp_path, dataset):
+    from fmseg.imaging.case import Geometry
+    from fmseg.imaging.readers import write_label
+
+    flat = dataset.training_cases()[0].label
+    volume = tmp_path / "x.nii.gz"
+    write_label(np.ones((2, 4, 4), np.uint8), Geometry(spacing_mm=(2.0, 1.0, 1.0)), volume)
+    assert distance_unit([volume]) == "mm"
+    assert distance_unit([volume, flat]) == "px"

@@ -1,0 +1,60 @@
+import csv
+
+from tiny_run import SCHEME, TWO
+
+from fmseg.inference.prediction_table import PredictionTable, Row
+
+
+def row(case, note=""):
+    return Row(case, f"{case}.png", 0.98765, 0.0, (0.25,), note)
+
+
+def read(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_reads_back_whatever_the_names(tmp_path):
+    table = PredictionTable(tmp_path / "report.csv", SCHEME)
+    table.tidy()
+    names = ['a,b "c"', "uml\u00e4ut", "two\nlines", "esc\x1b[31m", "10", "9"]
+    for name in names:
+        table.add(row(name, "first\nsecond"))
+    table.tidy()
+    found = read(tmp_path / "report.csv")
+    assert [each["case"] for each in found][:2] == ["9", "10"]
+    assert {each["case"] for each in found} == {'a,b "c"', "uml\u00e4ut", "two\\nlines", "esc\\x1b[31m", "10", "9"}
+    assert all(each["note"] == "first second" and each["share_disc"] == "0.25" for each in found)
+
+
+def test_an_interrupted_table_goes_on_without_its_torn_line(tmp_path):
+    path = tmp_path / "report.csv"
+    first = PredictionTable(path, SCHEME)
+    first.tidy()
+    first.add(row("a"))
+    first.add(row("b"))
+    path.write_bytes(path.read_bytes()[:-4])
+    second = PredictionTable(path, SCHEME)
+    second.resume()
+    assert second.done == {"a.png"}
+    second.add(row("b"))
+    second.tidy()
+    assert [each["case"] for each in read(path)] == ["a", "b"]
+
+
+def test_a_case_done_again_replaces_its_line_and_a_skipped_one_is_not_done(tmp_path):
+    table = PredictionTable(tmp_path / "report.csv", SCHEME)
+    table.add(Row("a", "", None, None, (), "skipped: damaged"))
+    assert table.done == set()
+    table.add(row("a"))
+    table.tidy()
+    assert [each["file"] for each in read(tmp_path / "report.csv")] == ["a.png"]
+
+
+def test_a_table_of_other_classes_is_not_taken_over(tmp_path):
+    table = PredictionTable(tmp_path / "report.csv", SCHEME)
+    table.tidy()
+    table.add(row("a"))
+    other = PredictionTable(tmp_path / "report.csv", TWO)
+    other.resume()
+    assert other.done == set()

@@ -1,0 +1,78 @@
+import os
+import signal
+import threading
+
+import pytest
+import torch
+
+from fmseg.errors import EnvironmentProblem
+from fmseg.learning.runtime import Runtime, stop_signals
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_cpu_is_deterministic_by_default(on_cpu):
+    runtime = Runtime.detect("float32")
+    assert (runtime.device.type, runtime.rank, runtime.world, runtime.deterministic) == ("cpu", 0, 1, True)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not Runtime.detect("float32", deterministic=False).deterministic
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_autocast_computes_in_the_precision():
+    products = {precision: Runtime(torch.device("cpu"), precision=precision) for precision in ("float32", "bfloat16")}
+    for precision, runtime in products.items():
+        with runtime.autocast():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == getattr(torch, precision)
+        assert not runtime.scaler().is_enabled()
+
+
+def test_loaders_share_the_cores_of_a_machine(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(16), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert Runtime(torch.device("cuda")).loader_processes() == 3
+    assert Runtime(torch.device("cpu")).loader_processes() == 1
+
+
+def test_float16_needs_cuda(on_cpu):
+    with pytest.raises(EnvironmentProblem, match="bfloat16"):
+        Runtime.detect("float16")
+    with pytest.raises(EnvironmentProblem, match="bfloat16"):
+        Runtime(torch.device("cpu")).at("float16")
+    assert Runtime(torch.device("cpu"), rank=1, world=2).at("bfloat16").rank == 1
+
+
+def test_more_processes_than_devices_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(EnvironmentProblem, match="nproc_per_node=2"):
+        Runtime.detect("float32")
+
+
+def test_the_second_ctrl_c_acts_at_once():
+    with pytest.raises(KeyboardInterrupt), stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal_number == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal_number == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_stop_signals_do_nothing_in_other_threads():
+    seen = []
+
+    def work():
+        with stop_signals() as stop:
+            seen.append(stop.signal_number)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [0]

@@ -1,0 +1,5 @@
+import sys
+from pathlib import Path
+
+# tiny_run makes the trained runs of both rooms
+sys.path.insert(0, str(Path(__file__).parents[1] / "inference"))

@@ -1,0 +1,144 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny_run
+
+from fmseg.errors import NotReady
+from fmseg.imaging.decode import targets_from_labels
+from fmseg.imaging.prepare import prepare_label
+from fmseg.imaging.readers import read_label
+from fmseg.inference.out_of_fold import restored_labels, save_scores, score_cases
+from fmseg.inference.probabilities import load_probabilities, save_probabilities
+from fmseg.records.dataset import Dataset
+from fmseg.records.plans import Fold
+from fmseg.records.run import RunFolder
+from fmseg.records.scores import Scores
+from fmseg.records.selection import Selection
+from fmseg.stages.find_best import find_best
+from fmseg.workspace import Workspace
+
+NAME = "Dataset501_Discs"
+NAMES = [f"p{i}" for i in range(12)]
+FOLDS = [Fold(train=tuple(NAMES[6:]), val=tuple(NAMES[:6])), Fold(train=tuple(NAMES[:6]), val=tuple(NAMES[6:]))]
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    place = Workspace(tmp_path / "raw", tmp_path / "prepared", tmp_path / "results")
+    tiny_run.write_dataset(place.raw_dataset(NAME), NAMES)
+    place.prepared(NAME).mkdir(parents=True)
+    splits = [fold.model_dump(mode="json") for fold in FOLDS]
+    (place.prepared(NAME) / "splits_final.json").write_text(json.dumps(splits))
+    return place
+
+
+def write_recipe(workspace, recipe, *, noise, seed, speck=False, **plan_changes):
+    """Write two finished folds whose predictions are the truth plus noise, and a false speck if asked."""
+    rng = np.random.default_rng(seed)
+    cases = {case.name: case for case in Dataset.load(workspace.raw_dataset(NAME)).training_cases()}
+    for number, fold in enumerate(FOLDS):
+        folder = workspace.results_of(NAME) / f"{recipe}__plans" / f"fold_{number}"
+        run = tiny_run.config(fold=number, cases=fold)
+        run = run.evolve(plans=tiny_run.plans(**plan_changes).model_dump(mode="json"))
+        run.save(folder / "run.json")
+        for name in fold.val:
+            labels = prepare_label(*read_label(cases[name].label), tiny_run.PREPROCESSING)
+            if speck:
+                labels[0, 2, 2] = 1
+            truth = targets_from_labels(labels, tiny_run.SCHEME).astype(float)
+            foreground = np.clip(0.25 + 0.5 * truth[1] + rng.normal(0, noise, truth[1].shape), 0, 1)
+            save_probabilities(folder / "validation" / f"{name}.prob", np.stack([1 - foreground, foreground]))
+        scores = score_cases(
+            [cases[name] for name in fold.val],
+            lambda case, shape, at=folder, run=run: restored_labels(
+                load_probabilities(at / "validation" / f"{case.name}.prob"), shape, run
+            ),
+            tiny_run.SCHEME,
+            patients={},
+        )
+        save_scores(scores, folder / "validation")
+        RunFolder(folder).finish({})
+
+
+def test_one_clean_recipe_is_taken_as_it_is(workspace):
+    write_recipe(workspace, "upernet", noise=0.05, seed=0)
+    selection = find_best(workspace, NAME)
+    assert [(m.runs, m.folds, m.weight) for m in selection.members] == [("upernet__plans", (0, 1), 1)]
+    assert selection.clean_up == ()
+    assert Selection.load(workspace.results_of(NAME) / "selection.json") == selection
+    pooled = Scores.load(workspace.results_of(NAME) / "out_of_fold" / "scores.json")
+    assert len(pooled.cases) == 12 and pooled.foreground_dice == selection.dice
+
+
+def test_the_better_recipe_wins_and_both_are_listed_best_first(workspace):
+    write_recipe(workspace, "linear", noise=1.0, seed=0)
+    write_recipe(workspace, "upernet", noise=0.02, seed=1)
+    selection = find_best(workspace, NAME)
+    assert [member.runs for member in selection.members] == ["upernet__plans"]
+    dice = [candidate.dice.mean for candidate in selection.candidates]
+    assert dice == sorted(dice, reverse=True) and selection.candidates[0].name == "upernet__plans"
+    assert all(candidate.dice.low <= candidate.dice.mean <= candidate.dice.high for candidate in selection.candidates)
+
+
+def test_independent_errors_are_averaged_away(workspace):
+    for seed, recipe in enumerate(("linear", "unet", "upernet")):
+        write_recipe(workspace, recipe, noise=0.4, seed=seed)
+    selection = find_best(workspace, NAME)
+    assert len(selection.members) > 1
+    single = max(c.dice.mean for c in selection.candidates if " + " not in c.name)
+    assert selection.dice.mean > single + 0.02
+    assert "kept" in selection.because
+    assert len(find_best(workspace, NAME, max_models=1).members) == 1
+
+
+def test_recipes_of_other_plans_compete_but_are_not_averaged(workspace):
+    write_recipe(workspace, "linear", noise=0.4, seed=0)
+    write_recipe(workspace, "upernet", noise=0.4, seed=1, mirror_axes=[])
+    selection = find_best(workspace, NAME)
+    assert len(selection.members) == 1 and len(selection.candidates) == 2
+
+
+def test_a_false_speck_is_cleaned_up_and_the_figure_says_so(workspace):
+    write_recipe(workspace, "upernet", noise=0.02, seed=0, speck=True)
+    selection = find_best(workspace, NAME)
+    assert [rule.output for rule in selection.clean_up] == ["disc"]
+    assert selection.clean_up[0].rule in ("largest_component", "remove_small")
+    assert selection.dice.mean > selection.candidates[0].dice.mean
+
+
+def test_choosing_twice_gives_the_same_bytes(workspace):
+    write_recipe(workspace, "linear", noise=0.4, seed=0)
+    write_recipe(workspace, "upernet", noise=0.4, seed=1)
+    find_best(workspace, NAME)
+    path = workspace.results_of(NAME) / "selection.json"
+    first = path.read_bytes()
+    find_best(workspace, NAME)
+    assert path.read_bytes() == first
+
+
+def test_a_missing_fold_names_its_command(workspace):
+    with pytest.raises(NotReady, match="fmseg train 501"):
+        find_best(workspace, NAME)
+    write_recipe(workspace, "upernet", noise=0.1, seed=0)
+    (workspace.results_of(NAME) / "upernet__plans" / "fold_1" / "finished.json").unlink()
+    with pytest.raises(NotReady, match="fmseg train 501 fold1 -r upernet"):
+        find_best(workspace, NAME)
+    write_recipe(workspace, "linear", noise=0.5, seed=0)
+    assert [member.runs for member in find_best(workspace, NAME).members] == ["linear__plans"]
+
+
+def test_runs_of_other_folds_are_left_out(workspace):
+    write_recipe(workspace, "upernet", noise=0.1, seed=0)
+    turned = [fold.model_dump(mode="json") for fold in reversed(FOLDS)]
+    (workspace.prepared(NAME) / "splits_final.json").write_text(json.dumps(turned))
+    with pytest.raises(NotReady, match="--fresh"):
+        find_best(workspace, NAME)
+
+
+def test_a_missing_raw_dataset_is_named(workspace):
+    write_recipe(workspace, "upernet", noise=0.1, seed=0)
+    shutil.rmtree(workspace.raw_dataset(NAME))
+    with pytest.raises(NotReady, match=NAME):
+        find_best(workspace, NAME)

@@ -1,0 +1,182 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import tiny_run
+from PIL import Image
+
+from fmseg.errors import EnvironmentProblem, NotReady, UsageError
+from fmseg.records.plans import Fold
+from fmseg.records.run import RunFolder
+from fmseg.records.scores import Interval
+from fmseg.records.selection import CleanUp, Member, Selection
+from fmseg.stages.predict import predict
+from fmseg.workspace import Workspace
+
+NAME = "Dataset501_Discs"
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    place = Workspace(tmp_path / "raw", tmp_path / "prepared", tmp_path / "results")
+    for fold in range(2):
+        folder = place.results_of(NAME) / "linear__plans" / f"fold_{fold}"
+        tiny_run.write_run(folder, tiny_run.config(fold=fold, cases=Fold(train=("x",), val=("y",))), seed=fold)
+    return place
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index, name in enumerate(["a_0000.png", "b.png", "c.tif", "d.jpg"]):
+        image, _ = tiny_run.disc(np.random.default_rng(index), (30 + 10 * index, 50))
+        Image.fromarray(image).save(folder / name)
+    return folder
+
+
+def select(workspace, **changes):
+    values = {
+        "dataset": NAME,
+        "plans_digest": tiny_run.plans().digest(),
+        "members": (Member(runs="linear__plans", folds=(0, 1), weight=1),),
+        "clean_up": (CleanUp(output="disc", rule="fill_holes", min_share=0.0),),
+        "candidates": (),
+        "dice": Interval(mean=0.9, low=0.8, high=1.0),
+        "because": "a test",
+    }
+    Selection(**(values | changes)).save(workspace.results_of(NAME) / "selection.json")
+
+
+def rows(folder):
+    with open(folder / "report.csv", newline="", encoding="utf-8") as file:
+        return {row["case"]: row for row in csv.DictReader(file)}
+
+
+def test_each_image_gets_a_label_map_of_its_name_size_and_format(workspace, images, tmp_path):
+    select(workspace)
+    before = {path.name: path.read_bytes() for path in images.iterdir()}
+    report = predict(workspace, images, tmp_path / "out")
+    assert (report.num_predicted, report.num_existing, report.exit_code) == (4, 0, 0)
+    for source, target in [("a_0000.png", "a.png"), ("b.png", "b.png"), ("c.tif", "c.tif"), ("d.jpg", "d.png")]:
+        made = Image.open(tmp_path / "out" / target)
+        assert made.size == Image.open(images / source).size
+        assert set(np.unique(made)) <= {0, 1}
+    found = rows(tmp_path / "out")
+    assert list(found) == ["a", "b", "c", "d"]
+    share = np.mean(np.asarray(Image.open(tmp_path / "out" / "b.png")) == 1)
+    assert float(found["b"]["share_disc"]) == pytest.approx(share, abs=1e-4)
+    assert 0 <= float(found["b"]["disagreement"]) <= 1 and 0 < float(found["b"]["confidence"]) <= 1
+    card = json.loads((tmp_path / "out" / "predict.json").read_text())
+    assert card["plans_digest"] == tiny_run.plans().digest() and len(card["runs"]) == 2
+    assert {path.name: path.read_bytes() for path in images.iterdir()} == before
+
+
+def test_a_second_run_keeps_what_is_there_and_makes_what_is_missing(workspace, images, tmp_path):
+    out = tmp_path / "out"
+    predict(workspace, images, out)
+    whole = {path.name: path.read_bytes() for path in out.iterdir() if path.name != "predict.json"}
+    assert predict(workspace, images, out).num_existing == 4
+    (out / "b.png").unlink()
+    report = predict(workspace, images, out)
+    assert (report.num_predicted, report.num_existing) == (1, 3)
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.name != "predict.json"} == whole
+    # killed after the label map, before its line in the report
+    lines = (out / "report.csv").read_text().splitlines(keepends=True)
+    (out / "report.csv").write_text("".join(lines[:-1]))
+    assert predict(workspace, images, out).num_predicted == 1
+    assert (out / "report.csv").read_bytes() == whole["report.csv"]
+    assert predict(workspace, images, out, overwrite=True).num_predicted == 4
+
+
+def test_bad_files_are_named_and_the_others_done(workspace, images, tmp_path):
+    (images / "b.png").write_bytes(b"nothing")
+    (images / "d.png").write_bytes((images / "a_0000.png").read_bytes())  # d.jpg would be written there too
+    report = predict(workspace, images, tmp_path / "out")
+    assert report.exit_code == 5 and report.num_predicted == 2
+    assert [name for name, _ in report.failed] == ["d.jpg", "d.png", "b.png"]
+    assert rows(tmp_path / "out")["b"]["note"].startswith("skipped")
+    assert not (tmp_path / "out" / "b.png").exists()
+    # mended, they are done at the next run
+    (images / "d.png").unlink()
+    (images / "b.png").write_bytes((images / "a_0000.png").read_bytes())
+    again = predict(workspace, images, tmp_path / "out")
+    assert (again.num_predicted, again.num_existing, again.exit_code) == (2, 2, 0)
+
+
+def test_inputs_and_other_peoples_files_are_never_overwritten(workspace, images, tmp_path):
+    with pytest.raises(UsageError, match="among the images"):
+        predict(workspace, images, images)
+    (tmp_path / "link").symlink_to(images)
+    with pytest.raises(UsageError, match="among the images"):
+        predict(workspace, images, tmp_path / "link")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "b.png").write_bytes(b"drawn by hand")
+    with pytest.raises(UsageError, match=r"b\.png is there already"):
+        predict(workspace, images, out)
+    assert (out / "b.png").read_bytes() == b"drawn by hand"
+
+
+def test_predictions_of_other_settings_are_not_mixed(workspace, images, tmp_path):
+    predict(workspace, images, tmp_path / "out")
+    with pytest.raises(UsageError, match="other models or settings"):
+        predict(workspace, images, tmp_path / "out", mirror=False)
+    assert predict(workspace, images, tmp_path / "out", mirror=False, overwrite=True).num_predicted == 4
+
+
+def test_a_place_that_cannot_be_written_is_named(workspace, images, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentProblem, match="file"):
+        predict(workspace, images, tmp_path / "file" / "out")
+
+
+def test_overlays_show_the_image_with_contours(workspace, images, tmp_path):
+    predict(workspace, images, tmp_path / "out", overlays=True)
+    drawn = np.asarray(Image.open(tmp_path / "out" / "overlays" / "b.png"))
+    image = np.asarray(Image.open(images / "b.png"))
+    labels = np.asarray(Image.open(tmp_path / "out" / "b.png"))
+    assert drawn.shape == (*image.shape, 3)
+    assert (drawn[labels == 0] == image[labels == 0][:, None]).mean() > 0.9
+    assert labels.any() and (drawn[labels == 1] != image[labels == 1][:, None]).any()
+
+
+def test_without_a_selection_the_one_recipe_that_is_there_predicts(workspace, images, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="fmseg"):
+        predict(workspace, images, tmp_path / "out")
+    assert "no selection.json" in caplog.text and "fold_0, fold_1" in caplog.text
+    tiny_run.write_run(workspace.results_of(NAME) / "upernet__plans" / "fold_0", tiny_run.config())
+    with pytest.raises(NotReady, match="fmseg find_best 501"):
+        predict(workspace, images, tmp_path / "out")
+
+
+def test_the_run_on_all_cases_is_preferred_to_the_folds(workspace, images, tmp_path):
+    tiny_run.write_run(workspace.results_of(NAME) / "linear__plans" / "fold_all", tiny_run.config(fold=-1))
+    predict(workspace, images, tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "predict.json").read_text())
+    assert [run["run"] for run in card["runs"]] == ["linear__plans/fold_all"]
+
+
+def test_the_dataset_must_be_clear(workspace, images, tmp_path):
+    with pytest.raises(NotReady, match="no trained model"):
+        predict(Workspace(tmp_path, tmp_path, tmp_path / "nowhere"), images, tmp_path / "out")
+    tiny_run.write_run(workspace.results_of("Dataset502_Other") / "linear__plans" / "fold_0", tiny_run.config())
+    with pytest.raises(UsageError, match="Dataset501_Discs, Dataset502_Other"):
+        predict(workspace, images, tmp_path / "out")
+    assert predict(workspace, images, tmp_path / "out", dataset="501").num_predicted == 4
+
+
+def test_models_trained_again_since_the_selection_are_refused(workspace, images, tmp_path):
+    select(workspace, plans_digest="another")
+    with pytest.raises(NotReady, match="fmseg find_best"):
+        predict(workspace, images, tmp_path / "out")
+
+
+def test_an_unfinished_member_is_named(workspace, images, tmp_path):
+    folder = workspace.results_of(NAME) / "linear__plans" / "fold_1"
+    select(workspace)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(NotReady, match=r"fold_1/model\.safetensors"):
+        predict(workspace, images, tmp_path / "out")
+    assert RunFolder(folder).is_finished
