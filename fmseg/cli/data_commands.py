@@ -98,7 +98,12 @@ def preprocess(session: Session, dataset: Datasets = None, processes: Processes 
     if session.dry_run:
         return would(_raw(session, names), _prepared(session, names, "store"))
     stores = [prepare(session.workspace, name, num_processes=num_processes(processes)) for name in names]
-    return Output([str(store) for store in stores], lambda: [print_line(f"prepared {s}") for s in stores] and None)
+
+    def show() -> None:
+        for store in stores:
+            print_line(f"prepared {store}")
+
+    return Output([str(store) for store in stores], show)
 
 
 @command("plan_and_preprocess", example="fmseg plan_and_preprocess -d 501 502")
@@ -124,7 +129,7 @@ def plan_and_preprocess(
     for name in names:
         facts = measure(session.workspace, name, num_processes=count, fresh=fresh)
         findings = examine(session.workspace, name)
-        check(name, findings)
+        check(findings)
         made = decide(session.workspace, name, plans_name=plans, budget_s=parse_duration(budget))
         prepare(session.workspace, name, num_processes=count)
         size = "x".join(map(str, made.preprocessing.image_size))

@@ -1,6 +1,7 @@
 """Trained networks, read back from the folders of their runs."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,20 +63,34 @@ def sliding_of(config: RunConfig, *, mirror: bool) -> Sliding:
     )
 
 
-def load_member(run_folder: Path, device: torch.device, *, weight: float = 1.0) -> Member:
+def load_member(run_folder: Path, device: torch.device) -> Member:
     """Read a finished run: run.json says what to build, model.safetensors what it has learned.
 
     Raises NotReady if one of them is missing, BadData that names a tensor that is missing, too many or
     misshapen.
     """
-    for name in ("run.json", WEIGHTS):
-        if not (run_folder / name).exists():
-            raise NotReady(f"{run_folder / name} is not there: the run has not come to its end. Train that fold first.")
-    config = RunConfig.load(run_folder / "run.json")
-    load_plugins(config.plugins)
-    model = build_segmenter(config.recipe, config.architecture, scheme_of(config).num_outputs)
-    load_weights(model, run_folder / WEIGHTS)
-    return Member(model.eval().requires_grad_(False).to(device), config, weight)
+    return load_members([(run_folder, 1.0)], device)[0]
+
+
+def load_members(runs: Sequence[tuple[Path, float]], device: torch.device) -> list[Member]:
+    """Read several finished runs, each with its share in the average; raises as ``load_member``."""
+    built: dict[str, nn.Module] = {}
+    members = []
+    for folder, weight in runs:
+        for name in ("run.json", WEIGHTS):
+            if not (folder / name).exists():
+                raise NotReady(f"{folder / name} is not there: the run has not come to its end. Train that fold first.")
+        config = RunConfig.load(folder / "run.json")
+        load_plugins(config.plugins)
+        num_outputs = scheme_of(config).num_outputs
+        key = f"{config.recipe.digest()} {config.architecture.digest()} {num_outputs}"
+        if key not in built:
+            built[key] = build_segmenter(config.recipe, config.architecture, num_outputs)
+        # copied, since drawing random weights takes seconds, and folds of a recipe differ in nothing else
+        model = deepcopy(built[key])
+        load_weights(model, folder / WEIGHTS)
+        members.append(Member(model.eval().requires_grad_(False).to(device), config, weight))
+    return members
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

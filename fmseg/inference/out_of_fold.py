@@ -28,7 +28,6 @@ from fmseg.records.labels import LabelScheme
 from fmseg.records.run import RunConfig
 from fmseg.records.scores import CaseScore, Scores
 
-
 #: (Z, Y, X)
 Shape = tuple[int, int, int]
 

@@ -35,8 +35,9 @@ Batch = dict[str, Tensor]
 class Task(Protocol):
     """What is learned: an nn.Module that knows its loss."""
 
-    #: what the optimizer trains
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What the optimizer trains."""
 
     def training_loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean loss of a batch, and detached 0-d tensors to log."""

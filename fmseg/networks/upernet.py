@@ -9,9 +9,10 @@ It differs from these networks in two points:
   four levels at a quarter of the patch size costs 36 width^2 multiplications a pixel, and at the width of a
   ViT-S this head is 88 % of a training step. Whatever runs on large maps therefore runs at ``width``.
 - There is no normalisation at all (UltraDINO has it in one branch). A batch of few images is too little for
-  BatchNorm, the features come out of a LayerNorm, and with Group- or LayerNorm after each convolution a small
-  network on made images took more than twice the steps to the same Dice, or stayed at the background. Instead
-  the weights start such that each layer hands on the scale it is given.
+  BatchNorm, and the features come out of a LayerNorm. Found by trial, on made images with a small ViT from
+  scratch and 300 steps: with LayerNorm after each convolution the Dice of the training images took three times
+  the steps and that of others was no better; with GroupNorm nothing but background was learned. Instead, the
+  weights start such that each layer hands on the scale it is given.
 [1] Xiao et al., Unified Perceptual Parsing, 2018. https://arxiv.org/abs/1807.10221
 """
 

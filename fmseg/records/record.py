@@ -23,7 +23,10 @@ class Part(BaseModel):
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with some values changed, validated. Raises BadRecord naming a wrong key or value."""
-        return self.parse(self.model_dump(mode="json") | changes, type(self).__name__)
+        plain = {
+            key: value.model_dump(mode="json") if isinstance(value, Part) else value for key, value in changes.items()
+        }
+        return self.parse(self.model_dump(mode="json") | plain, type(self).__name__)
 
     @classmethod
     def parse(cls, value: Any, source: str) -> Self:

@@ -12,7 +12,7 @@ from fmseg.errors import NotReady, UsageError
 from fmseg.files import read_json, sha256_file, write_bytes, write_json
 from fmseg.imaging.readers import write_label
 from fmseg.inference.inputs import Inputs, find_inputs, output_name
-from fmseg.inference.members import WEIGHTS, find_device, load_member
+from fmseg.inference.members import WEIGHTS, find_device, load_members
 from fmseg.inference.prediction_table import PredictionTable, Row
 from fmseg.inference.predictor import Failure, Prediction, Predictor
 from fmseg.inference.trained import Chosen, chosen_runs, trained_recipes
@@ -114,8 +114,7 @@ def _check_output(inputs: Inputs, input_folder: Path, output_folder: Path) -> No
 
 
 def _load(chosen: Chosen, *, mirror: bool) -> Predictor:
-    device = find_device()
-    members = [load_member(folder, device, weight=weight) for folder, weight in chosen.runs]
+    members = load_members(chosen.runs, find_device())
     digests = {member.config.plans.digest() for member in members}
     if chosen.plans_digest is not None and digests != {chosen.plans_digest}:
         folder = chosen.runs[0][0].parents[1]

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -213,10 +212,17 @@ def _batches(
     config: RunConfig, store: Store, runtime: Runtime, workers: int | None
 ) -> Callable[[int], Iterator[dict[str, Tensor]]]:
     recipe = config.recipe
-    indices = np.concatenate(
-        [np.arange(store.cases[case].start, store.cases[case].stop) for case in config.cases.train]
+    indices = [index for case in config.cases.train for index in store.cases[case]]
+    assert config.plans.labels is not None
+    dataset = PatchDataset(
+        store,
+        indices,
+        recipe,
+        mean=config.mean,
+        std=config.std,
+        seed=recipe.seed,
+        ignore=config.plans.labels.ignore,
     )
-    dataset = PatchDataset(store, indices, recipe, config.mean, config.std, seed=recipe.seed)
     return lambda start: batches(
         dataset,
         num_samples=len(indices),

@@ -57,6 +57,7 @@ def test_a_wrong_record_names_file_and_key(tmp_path, change, message):
 def test_evolve_validates_and_leaves_the_original():
     assert RECORD.evolve(rate=1.0).rate == 1.0
     assert RECORD.rate == 0.5
+    assert RECORD.evolve(inner=Inner(size=(4, 5))).inner.size == (4, 5)
     with pytest.raises(BadRecord):
         RECORD.evolve(rate="1")
 
