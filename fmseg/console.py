@@ -7,6 +7,7 @@ a plain line every half minute; under torchrun only rank 0 speaks.
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, TypeVar
@@ -25,7 +26,10 @@ from rich.table import Table
 
 T = TypeVar("T")
 
-results = Console(highlight=False, soft_wrap=True)
+#: columns of a table that is written into a file or a pipe, where nobody has set a width
+PLAIN_WIDTH = 160
+
+results = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 messages = Console(stderr=True, highlight=False)
 
 PLAIN_INTERVAL_S = 30.0

@@ -28,6 +28,8 @@ def writing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writable(path.parent):
         try:
+            # made here, since some libraries make files that only their owner may read
+            temporary.touch()
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())

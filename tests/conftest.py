@@ -77,7 +77,14 @@ def raw_dataset(tmp_path: Path) -> Callable[..., Workspace]:
 
 
 def _write_case(
-    folder: Path, case: str, rng: np.random.Generator, size: tuple[int, int], ending: str, colour: str, *, with_label: bool
+    folder: Path,
+    case: str,
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    ending: str,
+    colour: str,
+    *,
+    with_label: bool,
 ) -> None:
     is_volume = ending in (".nii.gz", ".nii", ".mha", ".nrrd")
     slices = [draw_discs(rng, size) for _ in range(3 if is_volume else 1)]
@@ -187,7 +194,14 @@ def tiny_plans() -> Callable[..., Plans]:
             "std": [0.2] * fingerprint.channels,
             "store_dtype": "uint8",
         }
-        hardware = {"device": "cpu", "num_devices": 1, "memory_gb": 8.0, "num_cores": 2, "has_bfloat16": False, "gflops": 50.0}
+        hardware = {
+            "device": "cpu",
+            "num_devices": 1,
+            "memory_gb": 8.0,
+            "num_cores": 2,
+            "has_bfloat16": False,
+            "gflops": 50.0,
+        }
         value = {
             "name": "fmsegPlans",
             "dataset": fingerprint.dataset,

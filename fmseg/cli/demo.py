@@ -12,6 +12,7 @@ from statistics import mean
 from fmseg.cli.frame import app
 from fmseg.console import duration, messages, print_line, print_table
 from fmseg.errors import FmsegError
+from fmseg.files import write_bytes
 from fmseg.records.scores import Scores
 from fmseg.workspace import Workspace
 
@@ -107,11 +108,12 @@ def _fold_dice(runs: Path) -> list[float]:
 def _draw(folder: Path, images: Path, labels: Path, predictions: Path) -> None:
     """Draw some unseen phantoms beside label and prediction."""
     from fmseg.imaging.readers import read_label
-    from fmseg.reporting.overlays import draw_comparison
+    from fmseg.reporting.overlays import contact_sheet, overlay
 
     names = [path.name for path in sorted(labels.glob("*.png"))][::2][:6]
     rows = []
     for name in names:
-        image = read_label(images / name.replace(".png", "_0000.png"))[0][0]
-        rows.append((name, image, read_label(labels / name)[0][0], read_label(predictions / name)[0][0]))
-    draw_comparison(rows, folder / PICTURE)
+        image = read_label(images / name.replace(".png", "_0000.png"))[0][0].astype("uint8")
+        label, prediction = (read_label(place / name)[0][0] for place in (labels, predictions))
+        rows.append((name, [image, overlay(image, label), overlay(image, prediction)]))
+    write_bytes(folder / PICTURE, contact_sheet(rows, ("image", "label", "prediction")))

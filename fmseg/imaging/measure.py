@@ -15,7 +15,7 @@ from fmseg.imaging.case import Array, BadFile, Case, Geometry, content_hash, is_
 from fmseg.imaging.intensity import histogram, intensity_of, scale
 from fmseg.imaging.readers import read_case, read_label
 from fmseg.records.dataset import CaseFiles
-from fmseg.records.fingerprint import CaseFacts, Finding, Severity
+from fmseg.records.fingerprint import CaseFacts, Finding, Intensity, Severity
 from fmseg.records.labels import LabelScheme
 
 #: counted up when a case is measured in another way, so that old lines of cases.jsonl are not kept
@@ -33,7 +33,8 @@ def measure_case(files: CaseFiles, labels: LabelScheme | None, patient: str, *, 
     except BadFile as error:
         return facts.model_copy(update={"findings": (_bad(error), *_without_label(files, labels))})
     counted = [histogram(channel) for channel in case.voxels]
-    findings = _image_findings(files, case)
+    intensity = tuple(intensity_of(counts) for counts in counted if counts)
+    findings = _image_findings(files, case, intensity)
     measured: dict[str, object] = {
         "content_hash": content_hash(case.voxels),
         "shape": case.voxels.shape[1:],
@@ -41,7 +42,7 @@ def measure_case(files: CaseFiles, labels: LabelScheme | None, patient: str, *, 
         "channels": len(case.voxels),
         "is_grey": is_grey(case.voxels),
         "dtype": str(case.voxels.dtype),
-        "intensity": tuple(intensity_of(counts) for counts in counted if counts),
+        "intensity": intensity,
         "scaled": tuple(counts.mean_and_std(scale(counts.values, counts.window())) for counts in counted if counts),
     }
     if labels is not None:
@@ -117,7 +118,7 @@ def _nothing(files: CaseFiles, labels: LabelScheme | None, patient: str) -> Case
     )
 
 
-def _image_findings(files: CaseFiles, case: Case) -> list[Finding]:
+def _image_findings(files: CaseFiles, case: Case, intensity: tuple[Intensity, ...]) -> list[Finding]:
     path, voxels = files.images[0], case.voxels
     findings = [_finding("note", path, note, "Nothing to do if that is right.") for note in case.notes]
     if min(voxels.shape[2:]) < MIN_SIDE_PX:
@@ -127,7 +128,7 @@ def _image_findings(files: CaseFiles, case: Case) -> list[Finding]:
         share = float(1 - np.isfinite(voxels).mean())
         problem = f"{share:.2%} of the values are NaN or infinite"
         findings.append(_finding("error", path, problem, "Replace them by the background value."))
-    elif all((channel == channel.flat[0]).all() for channel in voxels):
+    elif all(each.minimum == each.maximum for each in intensity):
         problem = f"all pixels have the value {voxels.flat[0]}"
         findings.append(_finding("warning", path, problem, "Check the export; remove the image if it is empty."))
     return findings

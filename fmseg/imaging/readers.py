@@ -109,7 +109,7 @@ def _decoded(path: Path, decode: Callable[[Path], T]) -> T:
     except MemoryError as error:
         raise EnvironmentProblem(f"{path}: not enough memory to read it. Use fewer processes.") from error
     except Exception as error:  # decoders raise anything on damaged files: struct.error, IndexError, SyntaxError ...
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).rpartition("ERROR:")[2].split())[:200] or type(error).__name__
         raise BadFile(path, f"it cannot be read ({reason})", "Copy or export it again.") from error
 
 

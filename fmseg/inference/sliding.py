@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 OVERLAP = 0.5
 #: standard deviation of a window's weights, as share of its side
 SIGMA_SHARE = 1 / 8
+#: images on the device at once, in batches: a volume may have hundreds
+IMAGES_PER_BATCH = 8
 #: no pixel of a window counts less than this
 MIN_WEIGHT = 1e-3
 
@@ -59,8 +61,15 @@ def predict_batch(model: nn.Module, images: Sequence[Tensor], sliding: Sliding) 
     images: (C, h, w) float32, normalised, of any sizes. The model must be in evaluation mode; it maps
     (B, C, H, W) to logits (B, K, H, W).
     """
-    if not images:
-        return []
+    answers: list[Tensor] = []
+    group = IMAGES_PER_BATCH * sliding.batch_size
+    for start in range(0, len(images), group):
+        answers += _predict_group(model, images[start : start + group], sliding)
+    return answers
+
+
+def _predict_group(model: nn.Module, images: Sequence[Tensor], sliding: Sliding) -> list[Tensor]:
+    """Predict as many images as may lie on the device at once."""
     device = next(model.parameters()).device
     images = [image.to(device, non_blocking=True) for image in images]
     totals: list[Tensor] = []

@@ -79,11 +79,12 @@ def load_weights(vit: ViT, state: Mapping[str, Tensor], source: str) -> None:
 def from_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a DINOv2 backbone under our names.
 
-    state: a released backbone, or the ``teacher`` of DINOv2's own training, whose heads are left out.
+    state: a released backbone, or what DINOv2's own training saves: of that the teacher, without its heads.
     """
-    of_backbone = {name: tensor for name, tensor in state.items() if "backbone." in name}
+    for prefix in ("teacher.", "backbone."):
+        state = {name: tensor for name, tensor in state.items() if prefix in name} or state
     found = {}
-    for name, tensor in (of_backbone or state).items():
+    for name, tensor in state.items():
         for pattern, replacement in DINOV2_NAMES:
             name = pattern.sub(replacement, name)
         found[name] = tensor

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from fmseg.console import duration
 from fmseg.planning.budget import predict_cost
 from fmseg.planning.finetuning import predicted_fold_seconds
+from fmseg.planning.planner import plans_file
 from fmseg.records.plans import Plans, Reason
 
 #: parts of the plans that hold planned numbers
@@ -81,15 +82,15 @@ def how_to_override(key: str, plans: Plans) -> str:
     if part == "pretraining":
         group, dot, _ = name.partition(".")
         return f"fmseg pretrain --set {group}=..." + (", the whole group as JSON" if dot else "")
+    if part == "recipes" or name in ("name", "decoder", "freeze_backbone"):
+        return f"fmseg train {number} -r NAME"
     if part == "finetuning" and "." not in name:
         return f"fmseg train {number} --set {name}=..."
-    if part == "recipes":
-        return f"fmseg train {number} -r NAME"
     if part == "mirror_axes":
-        return "fmseg predict --no-mirror, or edit the plans"
+        return f"fmseg predict --no-mirror, or edit {plans_file(plans.name)}"
     if part == "preprocessing":
-        return f"edit the plans, then: fmseg preprocess -d {number}"
-    return "edit the plans"
+        return f"edit {plans_file(plans.name)}, then: fmseg preprocess -d {number}"
+    return f"edit {plans_file(plans.name)}"
 
 
 def predictions(plans: Plans) -> list[Row]:

@@ -65,7 +65,8 @@ def plan_finetuning(facts: FinetuningFacts, augmentation: Augmentation) -> tuple
     because = "cross-entropy and Dice: pixels and outlines" if is_segmentation else "cross-entropy"
     reasons.share(("loss",), because)
     reasons.share(("warmup_iterations",), "a tenth of the run")
-    reasons.share(("weight_decay", "seed"), "as in the paper's finetuning; the seed is any number")
+    reasons.share(("weight_decay",), "as in the paper's finetuning")
+    reasons.share(("seed",), "any number; the same one gives the same run")
     reasons.share(("clip_norm",), "gradients of the first steps, through a random decoder, can be large")
     because = f"averages about the last tenth of {iterations:,} steps; the average is what is validated and kept"
     ema_decay = reasons.keep("ema_decay", (round(min(0.999, max(0.9, 1 - 10 / iterations)), 4), because))
@@ -122,10 +123,9 @@ def batch_size_of(hardware: Hardware, num_training: int) -> Decision[int]:
     usual = 16 if hardware.device == "cuda" else 8
     few = 2 ** max(1, math.floor(math.log2(num_training)))
     per_device = max(1, min(usual, few) // hardware.num_devices)
-    return per_device * hardware.num_devices, (
-        f"{usual} with the device '{hardware.device}', at most the {num_training:,} images of a fold, "
-        f"the same on each of {hardware.num_devices} devices"
-    )
+    shared = f", the same number on each of {hardware.num_devices} devices" if hardware.num_devices > 1 else ""
+    because = f"{usual} on a {hardware.device}, at most the {num_training:,} training images of a fold{shared}"
+    return per_device * hardware.num_devices, because
 
 
 def finetuning_gflop(architecture: Architecture, size: tuple[int, int], width: int) -> float:
@@ -150,7 +150,7 @@ def iterations_of(hardware: Hardware, num_training: int, batch: int, gflop: floa
         return needed, f"for {num_training:,} training images; {LONG_ITERATIONS:,} in the paper's few-shot runs"
     return max(MIN_ITERATIONS, int(possible)), (
         f"about {FOLD_SECONDS[hardware.device] / 60:.0f} minutes a fold at some {speed:.0f} images a second; "
-        f"{needed:,} would be right for {num_training:,} training images"
+        f"{num_training:,} training images could use {needed:,}, with --set iterations"
     )
 
 

@@ -39,7 +39,7 @@ class Rung:
     samples: int
 
 
-#: about half a sample seen per weight: a ViT-B of 86 million is for 40 million samples, which a million images give
+#: a fifth to a half of a sample seen per weight (the paper: one, with 85 million weights); assumed, not tried
 RUNGS = (
     Rung("vit_tiny_d6", 192, 6, 3, 0, 112, 48, 0),
     Rung("vit_tiny", 192, 12, 3, 0, 112, 48, 1_000_000),

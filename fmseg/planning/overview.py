@@ -1,12 +1,13 @@
-"""The planned pretraining from 20 images to two million, from two cores to eight GPUs, as one table.
+"""The planned pretraining from 20 images to two million, from two cores to eight GPUs, as one table; the ladder too.
 
-docs/explanation/planning.md holds the table; a test compares it with what this file makes.
+docs/explanation/planning.md holds both tables; a test compares them with what this file makes.
 """
 
 import math
 
 from fmseg.console import duration
 from fmseg.planning.budget import predict_cost
+from fmseg.planning.ladder import RUNGS
 from fmseg.planning.pretraining import CorpusFacts, plan_pretraining
 from fmseg.records.plans import Hardware
 
@@ -47,7 +48,19 @@ def overview_rows() -> list[tuple[str, ...]]:
 
 def overview_table() -> str:
     """Return the rows as a Markdown table."""
-    lines = [COLUMNS, ("--:", ":--", ":--", ":--", *["--:"] * 8), *overview_rows()]
+    return _markdown([COLUMNS, ("--:", ":--", ":--", ":--", *["--:"] * 8), *overview_rows()])
+
+
+def ladder_table() -> str:
+    """Return the rungs of the ladder as a Markdown table."""
+    lines = [("network", "width", "depth", "registers", "views, px", "for runs from, samples"), ("---", *["--:"] * 5)]
+    for rung in RUNGS:
+        views = f"{rung.global_px}, {rung.local_px}"
+        lines.append((rung.name, *map(str, (rung.width, rung.depth, rung.num_registers)), views, f"{rung.samples:,}"))
+    return _markdown(lines)
+
+
+def _markdown(lines: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -5,7 +5,6 @@ changes some of them, entered in ``planners``; ``fmseg list planners`` shows wha
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from fmseg.planning.augmentation import mirror_axes_of, plan_augmentation
 from fmseg.planning.finetuning import FinetuningFacts, plan_finetuning
@@ -112,6 +111,6 @@ def plan(
     return planners[planner](fingerprint, labels, hardware, channel_names, budget_s=budget_s).plan(name)
 
 
-def plans_path(prepared: Path, plans_name: str = DEFAULT_NAME) -> Path:
-    """Return where plans lie in a dataset's prepared folder: plans.json, others under their own names."""
-    return prepared / ("plans.json" if plans_name == DEFAULT_NAME else f"{plans_name}.json")
+def plans_file(plans_name: str = DEFAULT_NAME) -> str:
+    """Return the name of the file of plans: plans.json, other plans under their own names."""
+    return "plans.json" if plans_name == DEFAULT_NAME else f"{plans_name}.json"

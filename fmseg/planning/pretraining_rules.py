@@ -36,15 +36,16 @@ class Scale:
         progress = math.log10(max(1, samples) / SHORT_SAMPLES) / span
         return cls(samples, 1.0 if samples >= LONG_SAMPLES else max(0.0, progress))
 
-    def describe(self, short: object, long: object) -> str:
-        """Return where a number lies between its values for short and long runs."""
+    def describe(self, short: object, long: object, *, tried: bool = True) -> str:
+        """Return where a number lies between its values for short and long runs. tried: the short one, in trials."""
+        origin = "learned most in trials" if tried else "assumed, not tried"
         if self.progress == 0:
-            return f"{short}, as in the trials of up to {SHORT_SAMPLES:,} samples; {long} from {LONG_SAMPLES:,} on"
+            return f"{short} up to {SHORT_SAMPLES:,} samples ({origin}), {long} from {LONG_SAMPLES:,} on (the paper's)"
         if self.progress == 1:
-            return f"{long}, as in the recipe of DINOv2 and UltraDINO, from {LONG_SAMPLES:,} samples on"
+            return f"{long} from {LONG_SAMPLES:,} samples on, as in the paper"
         return (
-            f"between {short} (up to {SHORT_SAMPLES:,} samples) and {long} (from {LONG_SAMPLES:,} on), "
-            f"at {self.progress:.0%} of the way for {self.samples:,} samples"
+            f"between {short} up to {SHORT_SAMPLES:,} samples ({origin}) and {long} from {LONG_SAMPLES:,} on "
+            f"(the paper's): {self.progress:.0%} of the way at {self.samples:,}"
         )
 
 
@@ -120,15 +121,15 @@ def plan_views(
     because = f"views of {rung.global_px} and {rung.local_px} pixels go with {rung.name}, made smaller for small images"
     reasons.share(("views.global_size", "views.local_size"), f"{because}; the shorter side here has {min(size)}")
     reasons.share(("views.num_locals",), scale.describe(6, 8))
-    because = "larger crops that show more helped short runs"
-    reasons.share(("views.global_scale",), f"{scale.describe('0.4 to 1', '0.32 to 1')}; {because}")
-    reasons.share(("views.local_scale",), f"{scale.describe('0.1 to 0.4', '0.05 to 0.32')}; {because}")
-    because = "a local view of the black beside the sector teaches nothing"
-    reasons.share(("views.min_content",), f"{scale.describe(0.2, 0)}; {because}")
+    because = "larger local views that show something helped in trials, though not in these very numbers"
+    ranges = ("0.4 to 1", "0.32 to 1"), ("0.1 to 0.4", "0.05 to 0.32")
+    reasons.share(("views.global_scale",), scale.describe(*ranges[0], tried=False))
+    reasons.share(("views.local_scale",), f"{scale.describe(*ranges[1], tried=False)}; {because}")
+    reasons.share(("views.min_content",), f"{scale.describe(0.2, 0, tried=False)}; {because}")
     because = "as in UltraDINO: brightness and contrast by up to 0.4 in 8 of 10 views; no colour, since grey has none"
     reasons.share(("views.jitter_probability", "views.brightness", "views.contrast"), because)
     because = (
-        "as released with DINOv2's weights: hardly ever the first global view, mostly the second, half of the locals"
+        "as released with DINOv2's weights: never the first global view, nearly always the second, half of the locals"
     )
     reasons.share(("views.blur_probability", "views.blur_sigma_px"), because)
     reasons.share(("views.aspect", "views.solarize_probability"), "as in DINOv2 and UltraDINO")
@@ -169,9 +170,13 @@ def plan_batch(num_images: int, num_devices: int, scale: Scale, reasons: Reasons
     per_device = max(2, 2 ** min(round(math.log2(wanted)), math.floor(math.log2(few))))
     because = (
         f"{scale.describe(64, 512)}; at most half of the {num_images:,} images, since equal images in one step "
-        f"disturb KoLeo; {per_device} on each of {num_devices} devices"
+        f"disturb KoLeo{_each(per_device, num_devices)}"
     )
     return reasons.keep("batch_size", (per_device * num_devices, because))
+
+
+def _each(per_device: int, num_devices: int) -> str:
+    return f"; {per_device} on each of {num_devices} devices" if num_devices > 1 else ""
 
 
 def plan_length(reached: Climb, num_images: int, batch: int, iterations: int, reasons: Reasons) -> dict[str, Any]:
@@ -202,7 +207,7 @@ def plan_heads(scale: Scale, reasons: Reasons) -> dict[str, Any]:
     reasons.share(("num_prototypes",), f"{scale.describe(1024, 65536)}, in powers of 2; {because}")
     reasons.share(("teacher_temperature",), scale.describe("0.045 throughout", "0.04 rising to 0.07"))
     because = "a short run has few steps to forget its random start in"
-    reasons.share(("teacher_momentum",), f"from {scale.describe(0.985, 0.992)}, rising to 1; {because}")
+    reasons.share(("teacher_momentum",), f"rises to 1; its start is {scale.describe(0.985, 0.992)}; {because}")
     return {
         "num_prototypes": prototypes,
         "teacher_temperature": (between(0.045, 0.04, t, 4), between(0.045, 0.07, t, 4)),
@@ -217,8 +222,8 @@ def plan_optimisation(scale: Scale, batch: int, reasons: Reasons) -> dict[str, A
         f"{LEARNING_RATE_1024} times the root of {batch}/1024, as in DINOv2; the trials' best, 1e-3 at 64, obeys it"
     )
     rate = reasons.keep("learning_rate", (round(LEARNING_RATE_1024 * math.sqrt(batch / 1024), 7), because))
-    reasons.share(("weight_decay",), f"0.04 rising to {scale.describe(0.1, 0.4)}; it acts over many steps")
-    reasons.share(("drop_path",), f"{scale.describe(0, 0.3)}; a short run cannot overfit")
+    reasons.share(("weight_decay",), f"rises from 0.04; its end is {scale.describe(0.1, 0.4, tried=False)}")
+    reasons.share(("drop_path",), scale.describe(0, 0.3, tried=False))
     return {
         "learning_rate": rate,
         "weight_decay": (0.04, float(f"{between_powers(0.1, 0.4, t):.2g}")),

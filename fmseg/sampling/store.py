@@ -108,7 +108,7 @@ class Store:
         """Case name -> its images, in the order of the dataset."""
         value = read_json(self.folder / "cases.json")
         ends = [*value["first"][1:], len(self)]
-        return {name: range(*ends) for name, *ends in zip(value["names"], value["first"], ends, strict=True)}
+        return {name: range(first, end) for name, first, end in zip(value["names"], value["first"], ends, strict=True)}
 
     @property
     def sizes(self) -> Array:
@@ -128,7 +128,7 @@ class Store:
             os.close(file)
 
     def _check(self, num_images: int) -> None:
-        sizes = [_size(shard_path(self.folder, number)) for number in range(len(self._shard_bytes))]
+        sizes = [file_size(shard_path(self.folder, number)) for number in range(len(self._shard_bytes))]
         if sizes != self._shard_bytes or self._index.dtype != ROW or len(self._index) != num_images:
             raise BadRecord(
                 f"{self.folder}: files of the store are damaged or missing. Remove this folder, then: fmseg "
@@ -150,5 +150,6 @@ def _decompressed(blob: bytes, into: Array) -> Array:
     return into
 
 
-def _size(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """Return the size in bytes, -1 for a file that is not there."""
     return path.stat().st_size if path.exists() else -1

@@ -19,7 +19,7 @@ import numpy as np
 from fmseg.errors import BadData
 from fmseg.files import append_lines, read_json, read_lines, writable, write_bytes, write_json, writing
 from fmseg.imaging.case import Array
-from fmseg.sampling.store import FORMAT, ROW, shard_path
+from fmseg.sampling.store import FORMAT, ROW, file_size, shard_path
 
 logger = logging.getLogger(__name__)
 
@@ -179,20 +179,23 @@ class StoreWriter:
         head = json.dumps({"digest": self.digest, "format": FORMAT, "shard_bytes": self.shard_bytes})
         lines = read_lines(self._journal)
         entries = [json.loads(line) for line in lines[1:]] if lines[:1] == [head] else []
+        ends = {row[0]: sum(row[1:4]) for entry in entries for row in entry.get("rows", [])}
+        if any(file_size(shard_path(self.folder, number)) < end for number, end in ends.items()):
+            logger.warning("%s: shards are shorter than the journal says; preparing all images anew", self.folder)
+            entries, ends = [], {}
         for entry in entries:
             if "skipped" in entry:
                 self.skipped[entry["case"]] = entry["skipped"]
             else:
                 self._enter(entry["case"], (entry["kind"][0], entry["kind"][1]), entry["rows"])
-        if self._rows:
-            self._number, offset, image, label = self._rows[-6:-2]
-            self._end = offset + image + label
+        if entries:
             logger.info("going on after %d cases", self.num_done)
         write_bytes(self._journal, "".join(f"{line}\n" for line in [head, *lines[1 : 1 + len(entries)]]).encode())
         for path in self.folder.glob("images-*.bin"):
-            if path > shard_path(self.folder, self._number) or not self._rows:
+            if path not in {shard_path(self.folder, number) for number in ends}:
                 path.unlink()
-        if self._rows:
+        if ends:
+            self._number, self._end = max(ends.items())
             os.truncate(shard_path(self.folder, self._number), self._end)
 
 

@@ -2,7 +2,8 @@
 
 The processes are forked from a small server that has imported nothing but the function's module: no thread and
 no device of the parent is copied. A process that dies (a decoder that crashes, too little memory) costs its
-case alone, and a parent that dies takes its processes along.
+case alone, and a parent that dies takes its processes along. A script of one's own that asks for processes must
+guard its main part with ``if __name__ == "__main__"``.
 """
 
 import multiprocessing

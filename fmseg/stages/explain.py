@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fmseg.planning.explain import Row, compare_plans, explain_plans
-from fmseg.planning.planner import DEFAULT_NAME, plans_path
+from fmseg.planning.planner import DEFAULT_NAME, plans_file
 from fmseg.records.plans import Plans
 from fmseg.workspace import Workspace, dataset_id
 
@@ -13,6 +13,6 @@ def explain(workspace: Workspace, name: str, *, other: Path | None = None, plans
 
     Raises NotReady if the dataset is not planned yet, BadRecord if ``other`` is no plans file.
     """
-    path = workspace.need(plans_path(workspace.prepared(name), plans_name), f"fmseg plan -d {dataset_id(name)}")
+    path = workspace.need(workspace.prepared(name) / plans_file(plans_name), f"fmseg plan -d {dataset_id(name)}")
     plans = Plans.load(path)
     return explain_plans(plans) if other is None else compare_plans(plans, Plans.load(other))

@@ -10,7 +10,7 @@ from fmseg.imaging.measure import read_facts
 from fmseg.planning.explain import compare_plans
 from fmseg.planning.folds import adopt_folds, fold_balance, load_folds, make_folds, save_folds, strata_of_masks
 from fmseg.planning.hardware import detect_hardware
-from fmseg.planning.planner import DEFAULT_NAME, plans_path
+from fmseg.planning.planner import DEFAULT_NAME, plans_file
 from fmseg.planning.planner import plan as decide
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import Fingerprint
@@ -59,8 +59,8 @@ def plan(
             cases = _cases(dataset, folder)
             folds = _folds(dataset, folder, cases)
             save_folds(folds, folder / SPLITS)
-            _log_balance(name, folds, cases)
-        path = plans_path(folder, plans_name)
+            _log_balance(fingerprint, folds, cases)
+        path = folder / plans_file(plans_name)
         _log_changes(path, plans)
         plans.save(path)
     return plans
@@ -110,9 +110,11 @@ def _contains(folds: tuple[Fold, ...], others: tuple[Fold, ...]) -> bool:
     )
 
 
-def _log_balance(name: str, folds: tuple[Fold, ...], cases: Cases) -> None:
+def _log_balance(fingerprint: Fingerprint, folds: tuple[Fold, ...], cases: Cases) -> None:
     columns, rows = fold_balance(folds, cases.patients, cases.strata)
-    logger.info("%s: %d folds of %d cases", name, len(folds), len(cases.patients))
+    counts = (len(folds), len(cases.patients), len(set(cases.patients.values())))
+    source = fingerprint.patient_source
+    logger.info("%s: %d folds of %d cases of %d patients (%s)", fingerprint.dataset, *counts, source)
     for row in rows:
         logger.debug("%s", ", ".join(f"{key} {value}" for key, value in zip(columns, row, strict=True)))
 

@@ -16,6 +16,7 @@ from fmseg.inference.members import WEIGHTS, find_device, load_members
 from fmseg.inference.prediction_table import PredictionTable, Row
 from fmseg.inference.predictor import Failure, Prediction, Predictor
 from fmseg.inference.trained import Chosen, chosen_runs, trained_recipes
+from fmseg.records.dataset import CaseFiles
 from fmseg.records.run import Provenance
 from fmseg.workspace import DATASET_NAME, Workspace
 
@@ -74,6 +75,8 @@ def predict(
     else:
         table.tidy()
     kept = [case for case in inputs.cases if output_name(case) in existing & table.done]
+    if overlays:
+        kept = [case for case in kept if _overlay_path(output_folder, case).exists()]
     waiting = [case for case in inputs.cases if case not in kept]
     failed = list(inputs.refused)
     answers = predictor.predict_cases(waiting, lambda done: _write(done, predictor, output_folder, overlays=overlays))
@@ -166,12 +169,16 @@ def _write(done: Prediction, predictor: Predictor, folder: Path, *, overlays: bo
     name = output_name(done.files)
     write_label(done.labels, done.case.geometry, folder / name)
     if overlays:
-        _write_overlay(done, folder / OVERLAYS / f"{done.files.name}.png")
+        _write_overlay(done, _overlay_path(folder, done.files))
     shares = tuple(float(np.isin(done.labels, values).mean()) for values in predictor.scheme.values)
     notes = list(done.case.notes)
     if not done.labels.any():
         notes.append("nothing was found")
     return Row(done.files.name, name, done.confidence, done.disagreement, shares, "; ".join(notes))
+
+
+def _overlay_path(folder: Path, case: CaseFiles) -> Path:
+    return folder / OVERLAYS / f"{output_name(case)}.png"
 
 
 def _write_overlay(done: Prediction, path: Path) -> None:

@@ -25,7 +25,9 @@ def save(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
-def measured(tmp_path: Path, image: np.ndarray, label: np.ndarray | None, scheme: LabelScheme | None = SCHEME) -> CaseFacts:
+def measured(
+    tmp_path: Path, image: np.ndarray, label: np.ndarray | None, scheme: LabelScheme | None = SCHEME
+) -> CaseFacts:
     files = CaseFiles(
         "a",
         (save(tmp_path / "imagesTr" / "a_0000.png", image),),
@@ -105,9 +107,7 @@ def test_facts_of_a_labelled_case(tmp_path):
 
 
 def test_regions_are_counted_as_unions_and_ignored_pixels_are_no_foreground(tmp_path):
-    scheme = LabelScheme(
-        names=("whole", "core"), values=((1, 2), (2,)), painted=(1, 2), has_regions=True, ignore=3
-    )
+    scheme = LabelScheme(names=("whole", "core"), values=((1, 2), (2,)), painted=(1, 2), has_regions=True, ignore=3)
     label = np.zeros((20, 30), np.uint8)
     label[2:8, 2:5], label[2:8, 5:8], label[12:, :] = 1, 2, 3
     image = noise()
@@ -138,9 +138,7 @@ def test_the_stamp_follows_files_and_labels(tmp_path):
 
 def test_values_that_are_not_declared_are_listed(tmp_path):
     facts = measured(tmp_path, noise(), (noise() > 100).astype(np.uint8) * 255)
-    assert problems(facts) == [
-        ("error", "labelsTr/a.png", "the label map holds the values 255; declared are 0, 1, 2")
-    ]
+    assert problems(facts) == [("error", "labelsTr/a.png", "the label map holds the values 255; declared are 0, 1, 2")]
     assert "write it as 1" in facts.findings[0].mend
 
 

@@ -321,7 +321,9 @@ def test_equal_pixels_have_equal_hashes_whatever_the_file(tmp_path):
     assert len(hashes) == 1
     changed = pixels.copy()
     changed[0, 0] ^= 1
-    others = {content_hash(each) for each in (changed[None, None], pixels.T[None, None], pixels[None, None].astype("i2"))}
+    others = {
+        content_hash(each) for each in (changed[None, None], pixels.T[None, None], pixels[None, None].astype("i2"))
+    }
     assert len(others | hashes) == 4
 
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -97,7 +99,7 @@ def test_a_small_image_is_centred_on_black_as_in_training():
 def test_windows_cover_every_pixel_and_stay_inside(size, window):
     starts = window_starts(max(size, window), window)
     assert {pixel for start in starts for pixel in range(start, start + window)} == set(range(max(size, window)))
-    assert all(b - a <= max(1, window // 2) for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= max(1, window // 2) for a, b in pairwise(starts))
 
 
 def test_weights_are_symmetric_and_positive():
@@ -128,3 +130,27 @@ def test_bfloat16_is_near_float32():
     exact, rough = (predict_batch(model, images((40, 50)), settings(precision=p))[0] for p in ("float32", "bfloat16"))
     assert (exact - rough).abs().max() < 0.05
     assert rough.dtype == torch.float32
+
+
+def test_hundreds_of_images_go_through_in_groups():
+    model, stack = Blur().eval(), images(*[(10, 12)] * 70)
+    answers = predict_batch(model, stack, settings(batch_size=2))
+    assert len(answers) == 70
+    torch.testing.assert_close(answers[-1], predict_batch(model, stack[-1:], settings())[0], atol=1e-6, rtol=1e-5)
+    assert predict_batch(model, [], settings()) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_device_agrees_with_the_cpu():
+    sliding = settings(mirror_axes=("horizontal",))
+    expected = predict_batch(Blur().eval(), images(*MIXED), sliding)
+
+    class OnDevice(Blur):
+        def forward(self, image):
+            ramp = torch.linspace(0, 1, image.shape[-1]) + torch.linspace(0, 2, image.shape[-2])[:, None]
+            return self.layer(image) * 4 + ramp.to(image.device)
+
+    for one, other in zip(predict_batch(OnDevice().eval().cuda(), images(*MIXED), sliding), expected, strict=True):
+        assert one.device.type == "cpu"
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)

@@ -27,7 +27,9 @@ def make_case(index: int, dtype: type = np.uint8, channels: int = 1) -> tuple[np
     return images, rng.integers(0, 3, (depth, height, width)).astype(np.uint8)
 
 
-def write(folder: Path, digest: str = "one", stop: int = NUM_CASES, *, finish: bool = True, **options: int) -> StoreWriter:
+def write(
+    folder: Path, digest: str = "one", stop: int = NUM_CASES, *, finish: bool = True, **options: int
+) -> StoreWriter:
     writer = StoreWriter(folder, digest, **options)
     for index in range(stop):
         if f"case{index}" not in writer.done_cases:
@@ -78,7 +80,9 @@ def test_reading_is_the_same_after_pickling_forking_and_in_threads(tmp_path):
     again = pickle.loads(pickle.dumps(store))
     assert [again.image(index).sum() for index in range(len(store))] == wanted
     with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(lambda index: store.image(index % len(store)).sum(), range(len(store) * 4))) == wanted * 4
+        assert (
+            list(threads.map(lambda index: store.image(index % len(store)).sum(), range(len(store) * 4))) == wanted * 4
+        )
     child = os.fork()
     if child == 0:
         os._exit(0 if [store.image(index).sum() for index in range(len(store))] == wanted else 1)
@@ -112,6 +116,15 @@ def test_a_torn_journal_line_is_dropped(tmp_path):
     with open(tmp_path / "parts" / "journal.jsonl", "ab") as file:
         file.write(b'{"case": "case5", "ki')
     assert write(tmp_path / "parts", stop=5, finish=False).num_done == 5
+    write(tmp_path / "parts")
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+
+
+def test_lost_shards_are_written_again(tmp_path):
+    write(tmp_path / "whole")
+    write(tmp_path / "parts", stop=5, finish=False)._flush()
+    os.truncate(tmp_path / "parts" / "images-00000.bin", 10)
+    assert StoreWriter(tmp_path / "parts", "one").num_done == 0
     write(tmp_path / "parts")
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
 
@@ -169,7 +182,9 @@ def test_encoding_does_not_depend_on_the_process(tmp_path):
 
     blobs = [blob for i in range(5) for row in encode_case(*make_case(i)).images for blob in row[:2]]
     command = [sys.executable, "-c", code, str(Path(__file__).parent)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"BLOSC_NTHREADS": "4"})
+    output = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"BLOSC_NTHREADS": "4"}
+    )
     assert output.stdout.strip() == hashlib.sha256(b"".join(blobs)).hexdigest()
 
 

@@ -133,8 +133,10 @@ def test_a_place_that_cannot_be_written_is_named(workspace, images, tmp_path):
 
 
 def test_overlays_show_the_image_with_contours(workspace, images, tmp_path):
-    predict(workspace, images, tmp_path / "out", overlays=True)
-    drawn = np.asarray(Image.open(tmp_path / "out" / "overlays" / "b.png"))
+    predict(workspace, images, tmp_path / "out")
+    assert predict(workspace, images, tmp_path / "out", overlays=True).num_predicted == 4
+    assert predict(workspace, images, tmp_path / "out", overlays=True).num_existing == 4
+    drawn = np.asarray(Image.open(tmp_path / "out" / "overlays" / "b.png.png"))
     image = np.asarray(Image.open(images / "b.png"))
     labels = np.asarray(Image.open(tmp_path / "out" / "b.png"))
     assert drawn.shape == (*image.shape, 3)
