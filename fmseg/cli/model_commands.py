@@ -12,6 +12,7 @@ from fmseg.console import print_line, print_table
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")]
 Workers = Annotated[int | None, typer.Option("--num-workers", help="Loader processes; 0 loads inline.")]
+Minutes = Annotated[float, typer.Option("--checkpoint-minutes", help="At most this much work is ever lost.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one number, as --set iterations=500.")]
 
 
@@ -23,6 +24,7 @@ def pretrain(
     budget: Budget = None,
     settings: Settings = None,
     workers: Workers = None,
+    checkpoint_minutes: Minutes = 10.0,
     fresh: Fresh = False,
 ) -> Output:
     """Pretrain one foundation checkpoint per modality with DINOv2; without -d on all preprocessed datasets."""
@@ -37,6 +39,7 @@ def pretrain(
         budget_s=parse_duration(budget),
         settings=parse_settings(settings),
         num_workers=workers,
+        checkpoint_minutes=checkpoint_minutes,
         fresh=fresh,
         plugins=session.plugins,
     )
@@ -56,6 +59,7 @@ def train(
     init: Annotated[str, typer.Option(help="auto, scratch, or the name of a foundation checkpoint.")] = "auto",
     settings: Settings = None,
     workers: Workers = None,
+    checkpoint_minutes: Minutes = 10.0,
     fresh: Fresh = False,
 ) -> Output:
     """Train one fold, or every fold and choose the best; goes on where it was stopped."""
@@ -68,6 +72,7 @@ def train(
         init=init,
         settings=parse_settings(settings),
         num_workers=workers,
+        checkpoint_minutes=checkpoint_minutes,
         fresh=fresh,
         plugins=session.plugins,
     )

@@ -18,7 +18,7 @@ from fmseg.records.recipe import Augmentation, Recipe
 NUM_FOLDS = 5
 #: time of one fold's training, validation apart
 FOLD_SECONDS = {"cpu": 200.0, "mps": 1200.0, "cuda": 4 * 3600.0}
-#: share of a device's sustained speed that a finetuning step reaches; measured with UperNet on ViT-Ti, two cores
+#: share of a device's sustained speed that a finetuning step reaches; measured with UperNet on ViT-Ti, one core
 STEP_SHARE = 0.7
 #: multiplications of UperNet per patch, in units of width^2
 UPERNET_PRODUCTS = 790

@@ -48,6 +48,7 @@ class PretrainOptions:
     budget_s: float | None = None
     settings: dict[str, str] = field(default_factory=dict)
     num_workers: int | None = None
+    checkpoint_minutes: float = 10.0
     fresh: bool = False
     plugins: tuple[str, ...] = ()
 
@@ -121,7 +122,7 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
         # what rank 0 planned is what all ranks do
         config = PretrainConfig.load(run.path / "run.json")
         if not run.is_finished:
-            task = _fit(corpus, config.recipe, run, runtime.at(config.recipe.precision), options.num_workers)
+            task = _fit(corpus, config.recipe, run, runtime.at(config.recipe.precision), options)
             if runtime.is_main:
                 _finish(workspace, corpus, task, config, run)
         runtime.barrier()
@@ -174,16 +175,16 @@ def _plan(
     if options.budget_s is None or runtime.world > 1:
         return plan_pretraining(facts, hardware, budget_s=options.budget_s)
     guess, _ = plan_pretraining(facts, hardware, budget_s=options.budget_s)
-    measured_s = _measure_step(corpus, guess, runtime.at(guess.precision), options.num_workers)
+    measured_s = _measure_step(corpus, guess, runtime.at(guess.precision), options)
     return plan_pretraining(facts, hardware, budget_s=options.budget_s, measured_step_s=measured_s)
 
 
-def _measure_step(corpus: Corpus, recipe: Pretraining, runtime: Runtime, num_workers: int | None) -> float:
+def _measure_step(corpus: Corpus, recipe: Pretraining, runtime: Runtime, options: PretrainOptions) -> float:
     """Return the median seconds of a whole training step: views, both networks, optimizer."""
     with TemporaryDirectory() as folder:
         short = recipe.evolve(iterations=PROBE_STEPS)
         run = RunFolder(Path(folder))
-        _fit(corpus, short, run, runtime, num_workers, log_every=1)
+        _fit(corpus, short, run, runtime, options, log_every=1)
         seconds = [json.loads(line)["seconds"] for line in read_lines(run.timing)]
     # the first steps start workers and choose kernels
     step_s = median(seconds[PROBE_STEPS // 2 :])
@@ -196,7 +197,7 @@ def _fit(
     recipe: Pretraining,
     run: RunFolder,
     runtime: Runtime,
-    num_workers: int | None,
+    options: PretrainOptions,
     log_every: int | None = None,
 ) -> DinoTask:
     """Build student and teacher, and train them to the end of the plan."""
@@ -214,17 +215,18 @@ def _fit(
         patch_embed_factor=recipe.patch_embed_factor,
     )
     optimizer = adamw(groups)
-    options = FitOptions(
+    fit_options = FitOptions(
         iterations=recipe.iterations,
         batch_size=recipe.batch_size,
         accumulation=recipe.accumulation,
         clip_norm=recipe.clip_norm,
         seed=recipe.seed,
         log_every=log_every or min(max(recipe.iterations // 200, 1), 50),
+        checkpoint_minutes=options.checkpoint_minutes,
     )
     draw = Hook(max(recipe.iterations // 20, 10), lambda step: _draw(run, runtime))
-    draws = _batches(corpus, recipe, runtime, num_workers)
-    fit(task, draws, optimizer, lambda step: _set_step(optimizer, recipe, step), run, runtime, options, [draw])
+    draws = _batches(corpus, recipe, runtime, options.num_workers)
+    fit(task, draws, optimizer, lambda step: _set_step(optimizer, recipe, step), run, runtime, fit_options, [draw])
     return task
 
 

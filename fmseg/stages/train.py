@@ -50,6 +50,7 @@ class TrainOptions:
     init: str = "auto"
     settings: dict[str, str] = field(default_factory=dict)
     num_workers: int | None = None
+    checkpoint_minutes: float = 10.0
     fresh: bool = False
     plugins: tuple[str, ...] = ()
 
@@ -78,7 +79,7 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
         if not run.is_finished:
             logger.info("%s, fold %s: %s", run.path.parent.name, fold, init.because)
             task = build_task(config, foundation).to(runtime.device)
-            _fit(task, config, store, run, runtime, options.num_workers)
+            _fit(task, config, store, run, runtime, options)
             if runtime.is_main:
                 _finish(workspace, task, config, store, run)
         runtime.barrier()
@@ -191,21 +192,22 @@ def build_task(config: RunConfig, foundation: tuple[Path, Foundation] | None) ->
 
 
 def _fit(
-    task: SegmentationTask, config: RunConfig, store: Store, run: RunFolder, runtime: Runtime, workers: int | None
+    task: SegmentationTask, config: RunConfig, store: Store, run: RunFolder, runtime: Runtime, options: TrainOptions
 ) -> None:
     recipe = config.recipe
     depth, decay = config.architecture.depth, recipe.layer_decay
     optimizer = adamw(parameter_groups(task.model.named_parameters(), depth=depth, layer_decay=decay))
     hook = Hook(recipe.validation_interval, lambda step: _validate(task, config, store, run, runtime))
-    options = FitOptions(
+    fit_options = FitOptions(
         iterations=recipe.iterations,
         batch_size=recipe.batch_size,
         clip_norm=recipe.clip_norm,
         seed=recipe.seed,
         log_every=max(min(recipe.validation_interval, 50), 1),
+        checkpoint_minutes=options.checkpoint_minutes,
     )
-    draws = _batches(config, store, runtime, workers)
-    fit(task, draws, optimizer, lambda step: _set_step(optimizer, recipe, step), run, runtime, options, [hook])
+    draws = _batches(config, store, runtime, options.num_workers)
+    fit(task, draws, optimizer, lambda step: _set_step(optimizer, recipe, step), run, runtime, fit_options, [hook])
 
 
 def _batches(

@@ -84,19 +84,21 @@ def sinkhorn_targets(rows: Tensor, prototypes: Tensor, temperature: float, *, it
     matrix is read, never rewritten. Every rank must call this, also one without rows.
     """
     matrix = similarity(rows / temperature, prototypes)
-    # the scale of the matrix cancels out; without this shift a trainable gain overflows float32
-    peak = matrix.amax() if len(matrix) else matrix.new_tensor(-torch.inf)
+    # the whole matrix may be scaled as one likes, and its rows too if row_scale starts where it then must: so no
+    # row vanishes however large a trainable gain makes the logits
+    top = matrix.amax(1)
+    peak = top.amax() if len(top) else top.new_tensor(-torch.inf)
     if _is_distributed():
         dist.all_reduce(peak, op=dist.ReduceOp.MAX)
-    matrix.sub_(peak).exp_()
-    row_scale = matrix.new_ones(len(matrix))
-    column_scale = matrix.new_ones(matrix.shape[1])
+    matrix.sub_(top[:, None]).exp_()
+    row_scale, column_scale = (top - peak).exp(), matrix.new_ones(matrix.shape[1])
     with torch.autocast(matrix.device.type, enabled=False):
         for _ in range(iterations):
             used = torch.mv(matrix.T, row_scale)
             if _is_distributed():
                 dist.all_reduce(used)
-            column_scale = used.reciprocal_()
+            shares = used / used.amax()
+            column_scale = shares.clamp_(min=1e-30).reciprocal_()
             row_scale = torch.mv(matrix, column_scale).reciprocal_()
 
     def targets(part: slice) -> Tensor:

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import random
-import signal
 import subprocess
 import sys
 import textwrap
@@ -185,10 +184,21 @@ SLOW_RUN = textwrap.dedent(
     module.measure_case, module.APPEND_SECONDS = slowly, 0.0
     workspace = Workspace.find(Path(sys.argv[1]))
     workspace = dataclasses.replace(workspace, preprocessed=Path(sys.argv[2]))
-    print("ready", flush=True)
     module.fingerprint(workspace, sys.argv[3], num_processes=0)
     """
 )
+
+
+def kill_somewhere(command: list[str], journal: Path, after: int) -> None:
+    """Run a command and kill it a random moment after its journal has ``after`` more lines than now."""
+    wanted = after + (len(journal.read_bytes().splitlines()) if journal.exists() else 0)
+    process = subprocess.Popen(command)
+    while process.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) >= wanted):
+        time.sleep(0.002)
+    assert process.poll() is None, "it ended before it could be killed"
+    time.sleep(random.uniform(0, 0.03))
+    process.kill()
+    process.wait()
 
 
 def test_a_killed_fingerprint_ends_in_the_same_bytes(raw_dataset, tmp_path):
@@ -196,16 +206,11 @@ def test_a_killed_fingerprint_ends_in_the_same_bytes(raw_dataset, tmp_path):
     fingerprint(workspace, NAME, num_processes=0)
     killed = elsewhere(workspace, "killed")
     command = [sys.executable, "-c", SLOW_RUN, str(tmp_path), str(killed.preprocessed), NAME]
-    random.seed(1)
-    for _ in range(2):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        process.stdout.readline()
-        time.sleep(random.uniform(0.05, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
     journal = killed.prepared(NAME) / "cases.jsonl"
-    assert journal.exists() and not (killed.prepared(NAME) / "dataset_fingerprint.json").exists()
+    random.seed(1)
+    for after in (3, 4):
+        kill_somewhere(command, journal, after)
+    assert not (killed.prepared(NAME) / "dataset_fingerprint.json").exists()
     fingerprint(killed, NAME, num_processes=0)
     assert content(killed) == content(workspace)
 

@@ -1,11 +1,11 @@
 import dataclasses
 import json
 import random
-import signal
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -137,10 +137,21 @@ SLOW_RUN = textwrap.dedent(
         return original(*args, **options)
 
     module.read_case, writing.FLUSH_SECONDS = slowly, 0.0
-    print("ready", flush=True)
     module.preprocess(Workspace.find(Path(sys.argv[1])), sys.argv[2], num_processes=0)
     """
 )
+
+
+def kill_somewhere(command: list[str], journal: Path, after: int) -> None:
+    """Run a command and kill it a random moment after its journal has ``after`` more lines than now."""
+    wanted = after + (len(journal.read_bytes().splitlines()) if journal.exists() else 0)
+    process = subprocess.Popen(command)
+    while process.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) >= wanted):
+        time.sleep(0.002)
+    assert process.poll() is None, "it ended before it could be killed"
+    time.sleep(random.uniform(0, 0.03))
+    process.kill()
+    process.wait()
 
 
 def test_a_killed_preprocess_ends_in_the_same_bytes(raw_dataset, tiny_plans, tmp_path):
@@ -150,14 +161,10 @@ def test_a_killed_preprocess_ends_in_the_same_bytes(raw_dataset, tiny_plans, tmp
     wanted = content(folder)
     (folder / "store.json").write_text(json.dumps({"digest": "old"}))  # as left by another plan
     command = [sys.executable, "-c", SLOW_RUN, str(tmp_path), NAME]
+    journal = folder / "journal.jsonl"
     random.seed(2)
-    for _ in range(2):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        process.stdout.readline()
-        time.sleep(random.uniform(0.1, 0.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-    assert (folder / "journal.jsonl").exists()
+    for after in (3, 4):
+        kill_somewhere(command, journal, after)
+    assert not (folder / "store.json").exists()
     preprocess(workspace, NAME, plans, num_processes=0)
     assert content(folder) == wanted

@@ -27,30 +27,41 @@ def close(got, want, rtol=1e-4):
 
 
 def recipe_of(data, shared, centering):
-    size, local, patch, prototypes, width, depth, heads, registers, batch, num_locals, channels = map(
-        int, data["config"]
+    keys = (
+        "size",
+        "local",
+        "patch",
+        "prototypes",
+        "width",
+        "depth",
+        "heads",
+        "registers",
+        "batch",
+        "locals",
+        "channels",
     )
+    config = dict(zip(keys, map(int, data["config"]), strict=True))
     architecture = Architecture.model_construct(
         name="golden",
-        patch_size=patch,
-        width=width,
-        depth=depth,
-        num_heads=heads,
+        patch_size=config["patch"],
+        width=config["width"],
+        depth=config["depth"],
+        num_heads=config["heads"],
         mlp_ratio=4.0,
         ffn="mlp",
-        num_registers=registers,
+        num_registers=config["registers"],
         layer_scale=1e-5,
         layer_norm_eps=1e-6,
-        channels=channels,
-        image_size=(size, size),
+        channels=config["channels"],
+        image_size=(config["size"], config["size"]),
         position_interpolation="offset",
         position_antialias=False,
     )
     temperature = float(data["teacher_temp"])
     return Pretraining.model_construct(
         architecture=architecture,
-        views=Views.model_construct(num_locals=num_locals),
-        num_prototypes=prototypes,
+        views=Views.model_construct(num_locals=config["locals"]),
+        num_prototypes=config["prototypes"],
         head_hidden=32,
         head_bottleneck=16,
         shared_head=shared,
