@@ -112,8 +112,10 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     if seconds < 6000:
         return f"{seconds / 60:.0f} min"
-    hours = int(seconds // 3600)
-    return f"{hours} h {(seconds - 3600 * hours) / 60:.0f} min" if hours < 48 else f"{seconds / 86400:.1f} days"
+    if seconds >= 48 * 3600:
+        return f"{seconds / 86400:.1f} days"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
 
 
 def size(num_bytes: float) -> str:

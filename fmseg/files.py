@@ -122,7 +122,8 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         (folder / ".lock").touch()
     with open(folder / ".lock", "r+", encoding="utf-8") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # of the process, unlike flock's: a loader process that outlives a killed parent does not keep it
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = handle.read().strip() or "another process"
             raise EnvironmentProblem(

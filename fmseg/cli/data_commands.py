@@ -90,14 +90,22 @@ def plan(session: Session, dataset: Datasets = None, plans: PlansName = "fmsegPl
 
 
 @command("preprocess", example="fmseg preprocess -d 501")
-def preprocess(session: Session, dataset: Datasets = None, processes: Processes = None) -> Output:
+def preprocess(
+    session: Session, dataset: Datasets = None, plans: PlansName = "fmsegPlans", processes: Processes = None
+) -> Output:
     """Write the prepared images of planned datasets into their stores; goes on where it was stopped."""
+    from fmseg.planning.planner import plans_file
+    from fmseg.records.plans import Plans
     from fmseg.stages.preprocess import preprocess as prepare
 
     names = dataset_names(session.workspace, dataset)
     if session.dry_run:
-        return would(_raw(session, names), _prepared(session, names, "store"))
-    stores = [prepare(session.workspace, name, num_processes=num_processes(processes)) for name in names]
+        return would(_raw(session, names), [session.workspace.prepared(name) for name in names])
+    stores = []
+    for name in names:
+        path = session.workspace.prepared(name) / plans_file(plans)
+        made = Plans.load(session.workspace.need(path, f"fmseg plan -d {name}"))
+        stores.append(prepare(session.workspace, name, made, num_processes=num_processes(processes)))
 
     def show() -> None:
         for store in stores:
@@ -131,7 +139,7 @@ def plan_and_preprocess(
         findings = examine(session.workspace, name)
         check(findings)
         made = decide(session.workspace, name, plans_name=plans, budget_s=parse_duration(budget))
-        prepare(session.workspace, name, num_processes=count)
+        prepare(session.workspace, name, made, num_processes=count)
         size = "x".join(map(str, made.preprocessing.image_size))
         rows.append((name, facts.num_cases, facts.num_patients, size, sum(f.severity == "warning" for f in findings)))
     columns = ("dataset", "cases", "patients", "input size", "warnings")
@@ -143,13 +151,14 @@ def plan_and_preprocess(
 def explain(
     session: Session,
     dataset: Datasets = None,
+    plans: PlansName = "fmsegPlans",
     diff: Annotated[Path | None, typer.Option(help="Show only what differs from this plans.json.")] = None,
 ) -> Output:
     """Print every planned number: value, reason, and how to override it."""
     from fmseg.stages.explain import explain as tell
 
     names = dataset_names(session.workspace, dataset)
-    rows = [row for name in names for row in tell(session.workspace, name, other=diff)]
+    rows = [row for name in names for row in tell(session.workspace, name, other=diff, plans_name=plans)]
     keys = ("number", "value", "because", "override")
     value = [dict(zip(keys, row, strict=True)) for row in rows]
     return Output(value, lambda: print_table("The plan", keys, rows))

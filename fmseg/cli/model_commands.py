@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
-from fmseg.cli.data_commands import Budget, Datasets, would
+from fmseg.cli.data_commands import Budget, Datasets, PlansName, would
 from fmseg.cli.frame import Output, Session, command
 from fmseg.console import print_line, print_table
 
@@ -56,6 +56,7 @@ def train(
     dataset: Annotated[str, typer.Argument(help="Number, name or part of it")],
     fold: Annotated[str | None, typer.Argument(help="0, fold0 or all; without it every fold, then find_best")] = None,
     recipe: Annotated[str, typer.Option("-r", "--recipe", help="See: fmseg list recipes")] = "upernet",
+    plans: PlansName = "fmsegPlans",
     init: Annotated[str, typer.Option(help="auto, scratch, or the name of a foundation checkpoint.")] = "auto",
     settings: Settings = None,
     workers: Workers = None,
@@ -68,6 +69,7 @@ def train(
 
     (name,) = dataset_names(session.workspace, [dataset])
     options = TrainOptions(
+        plans=plans,
         recipe=recipe,
         init=init,
         settings=parse_settings(settings),

@@ -28,7 +28,7 @@ RATES = {"lr", "learning_rate"}
 #: logged, but no news in a picture
 UNDRAWN = {"step", "skipped", "weight_decay", "momentum", "teacher_momentum", "teacher_temperature"}
 HEALTH_TITLE = "features and gradients, as shares of their highest values"
-HEALTH = ("entropy", "std", "rank", "norm", "similarity", "rate", "prototypes")
+HEALTH = ("entropy", "std", "rank", "norm", "similarity", "rate", "prototype")
 
 
 def draw_progress(metrics: Path, out: Path) -> None:

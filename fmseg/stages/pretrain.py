@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from fmseg.errors import NotReady, UsageError
-from fmseg.files import locked, read_lines, sha256
+from fmseg.errors import UsageError
+from fmseg.files import locked, read_lines
 from fmseg.imaging.measure import read_facts
 from fmseg.learning.loop import FitOptions, Hook, fit
 from fmseg.learning.optim import adamw, cosine, parameter_groups, set_step, warmup_cosine
@@ -23,16 +23,16 @@ from fmseg.planning.hardware import detect_hardware
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_facts
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import CARD, Foundation, write_seen
-from fmseg.records.plans import Plans, Pretraining, Reason
+from fmseg.records.plans import Pretraining, Reason
 from fmseg.records.recipe import parse_setting
 from fmseg.records.run import PretrainConfig, Provenance, RunFolder, Source
 from fmseg.registry import unknown
 from fmseg.reporting.curves import draw_progress
+from fmseg.sampling.corpora import Corpus, collect_corpora
 from fmseg.sampling.corpus import ViewDataset
 from fmseg.sampling.loaders import batches
-from fmseg.sampling.store import Store, store_folder
 from fmseg.tasks.dino import DinoTask
-from fmseg.workspace import Workspace, dataset_id
+from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -53,29 +53,6 @@ class PretrainOptions:
     plugins: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """The prepared datasets of one modality."""
-
-    modality: str
-    names: tuple[str, ...]
-    plans: tuple[Plans, ...]
-    stores: tuple[Store, ...]
-
-    @property
-    def num_images(self) -> int:
-        """Number of 2D images in all stores."""
-        return sum(len(store) for store in self.stores)
-
-    @property
-    def default_name(self) -> str:
-        """A checkpoint's name that says what it has seen: ``d501-d902``."""
-        parts = [f"d{dataset_id(name)}" for name in self.names]
-        if len(parts) <= 4:
-            return "-".join(parts)
-        return f"{parts[0]}-and-{len(parts) - 1}-more-{sha256('-'.join(parts).encode())[:6]}"
-
-
 def pretrain(workspace: Workspace, names: Sequence[str], options: PretrainOptions) -> list[Foundation]:
     """Pretrain on the given datasets, one checkpoint per modality. Goes on where it was stopped.
 
@@ -86,27 +63,6 @@ def pretrain(workspace: Workspace, names: Sequence[str], options: PretrainOption
         found = ", ".join(corpus.modality for corpus in corpora)
         raise UsageError(f"--name names one checkpoint, and the datasets have several modalities ({found}). Use -d.")
     return [pretrain_corpus(workspace, corpus, options) for corpus in corpora]
-
-
-def collect_corpora(workspace: Workspace, names: Sequence[str]) -> list[Corpus]:
-    """Return the prepared datasets by modality and number of channels."""
-    groups: dict[str, list[tuple[str, Plans]]] = {}
-    for name in names:
-        path = workspace.prepared(name) / "plans.json"
-        plans = Plans.load(path) if path.exists() else None
-        if plans is None or not store_folder(path.parent, plans).exists():
-            logger.warning("%s is left out: not prepared yet. fmseg plan_and_preprocess -d %d", name, dataset_id(name))
-            continue
-        channels = plans.preprocessing.channels
-        modality = plans.modality if channels == 1 else f"{plans.modality}-{channels}channels"
-        groups.setdefault(modality, []).append((name, plans))
-    if not groups:
-        raise NotReady("No dataset is prepared yet. Begin with: fmseg plan_and_preprocess -d 501")
-    corpora = []
-    for modality, members in groups.items():
-        stores = tuple(Store.open(store_folder(workspace.prepared(name), plans)) for name, plans in members)
-        corpora.append(Corpus(modality, tuple(n for n, _ in members), tuple(p for _, p in members), stores))
-    return corpora
 
 
 def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> Foundation:
@@ -167,11 +123,15 @@ def _plan(
     """Plan from the facts of all datasets; with a budget, from the time that a step really takes here."""
     facts = pool_facts(
         [
-            corpus_facts(Fingerprint.load(workspace.prepared(name) / "dataset_fingerprint.json"), plans.preprocessing)
+            corpus_facts(
+                Fingerprint.load(workspace.prepared(name) / "dataset_fingerprint.json"),
+                plans.preprocessing,
+                plans.labels,
+            )
             for name, plans in zip(corpus.names, corpus.plans, strict=True)
         ]
     )
-    hardware = detect_hardware()
+    hardware = detect_hardware().evolve(num_devices=runtime.world)
     if options.budget_s is None or runtime.world > 1:
         return plan_pretraining(facts, hardware, budget_s=options.budget_s)
     guess, _ = plan_pretraining(facts, hardware, budget_s=options.budget_s)

@@ -22,6 +22,8 @@ from fmseg.networks.segmenter import build_segmenter
 from fmseg.networks.weights import load_backbone
 from fmseg.planning.finetuning import adapt_finetuning
 from fmseg.planning.folds import load_folds
+from fmseg.planning.planner import DEFAULT_NAME, plans_file
+from fmseg.planning.starting_point import choose_start
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import CaseFacts
 from fmseg.records.foundation import Foundation, find_foundations, read_seen, was_seen
@@ -29,11 +31,10 @@ from fmseg.records.plans import Fold, Plans
 from fmseg.records.recipe import Recipe, resolve
 from fmseg.records.run import Initialisation, Provenance, RunConfig, RunFolder
 from fmseg.records.scores import Scores
-from fmseg.registry import unknown
 from fmseg.reporting.curves import draw_progress
 from fmseg.sampling.loaders import batches
 from fmseg.sampling.patches import PatchDataset
-from fmseg.sampling.store import Store, store_folder
+from fmseg.sampling.store import Store
 from fmseg.tasks.segmentation import SegmentationTask
 from fmseg.workspace import Workspace, dataset_id
 
@@ -46,6 +47,7 @@ ALL = -1
 class TrainOptions:
     """What the user may choose."""
 
+    plans: str = DEFAULT_NAME
     recipe: str = "upernet"
     init: str = "auto"
     settings: dict[str, str] = field(default_factory=dict)
@@ -65,8 +67,8 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
 
     Goes on where it was stopped; a finished run is only read. Returns None for ALL, which has no validation.
     """
-    plans, cases, store = load_prepared(workspace, name, fold)
-    foundation, init = choose_init(workspace, plans, options.init)
+    plans, cases, store = load_prepared(workspace, name, fold, options.plans)
+    foundation, init = choose_start(find_foundations(workspace.foundations()), plans, options.init)
     config = _config(plans, cases, fold, foundation, init, options)
     run = RunFolder(workspace.results_of(name) / f"{options.run_name}__{plans.name}" / _fold_name(fold))
     runtime = Runtime.detect(config.recipe.precision)
@@ -87,15 +89,14 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
     return Scores.load(run.validation / "scores.json") if fold != ALL else None
 
 
-def load_prepared(workspace: Workspace, name: str, fold: int) -> tuple[Plans, Fold, Store]:
+def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -> tuple[Plans, Fold, Store]:
     """Return plans, the fold's cases and the store. Raises NotReady naming the command that makes them."""
     number = dataset_id(name)
     folder = workspace.prepared(name)
-    plans = Plans.load(workspace.need(folder / "plans.json", f"fmseg plan_and_preprocess -d {number}"))
+    plans = Plans.load(workspace.need(folder / plans_file(plans_name), f"fmseg plan_and_preprocess -d {number}"))
     if plans.task != "segmentation":
         raise UsageError(f"{name} is a dataset for {plans.task}; this version trains segmentation only.")
-    images = store_folder(folder, plans)
-    store = Store.open(workspace.need(images, f"fmseg preprocess -d {number}"))
+    store = Store.of(folder, plans)
     folds = load_folds(workspace.need(folder / "splits_final.json", f"fmseg plan -d {number}"))
     if fold == ALL:
         return plans, Fold(train=tuple(store.cases), val=()), store
@@ -114,41 +115,6 @@ def num_folds(workspace: Workspace, name: str) -> int:
     """Return how many folds a dataset has. Raises NotReady before it is planned."""
     path = workspace.prepared(name) / "splits_final.json"
     return len(load_folds(workspace.need(path, f"fmseg plan_and_preprocess -d {dataset_id(name)}")))
-
-
-def choose_init(workspace: Workspace, plans: Plans, init: str) -> tuple[tuple[Path, Foundation] | None, Initialisation]:
-    """Return the foundation checkpoint to start from (None: scratch), and what to record about it.
-
-    ``auto`` takes the one of this modality and number of channels that has seen most samples.
-    Raises UnknownName for a name that is not there.
-    """
-    if init == "scratch":
-        return None, Initialisation(name="scratch", sha256="", because="starting from scratch, as asked")
-    found = find_foundations(workspace.foundations())
-    if init != "auto":
-        named = [(folder, card) for folder, card in found if card.name == init]
-        if not named:
-            raise UnknownName(unknown("foundation checkpoint", init, [card.name for _, card in found]))
-        chosen, why = named[0], "as asked"
-    else:
-        fitting = [
-            (folder, card)
-            for folder, card in found
-            if card.modality.split("-")[0] == plans.modality.split("-")[0]
-            and card.architecture.channels == plans.preprocessing.channels
-        ]
-        if not fitting:
-            why = (
-                f"starting from scratch: there is no foundation checkpoint for {plans.modality} with "
-                f"{plans.preprocessing.channels} channel(s) yet; 'fmseg pretrain' makes one"
-            )
-            return None, Initialisation(name="scratch", sha256="", because=why)
-        chosen = max(fitting, key=lambda pair: (pair[1].samples_seen, pair[1].name))
-        why = f"it has seen most samples of the {len(fitting)} for {plans.modality}"
-    card = chosen[1]
-    return chosen, Initialisation(
-        name=card.name, sha256=card.weights_sha256, because=f"starting from {card.summary}: {why}"
-    )
 
 
 def _config(

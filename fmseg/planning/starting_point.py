@@ -1,0 +1,47 @@
+"""Which foundation checkpoint a finetuning starts from, and why."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fmseg.errors import UnknownName
+from fmseg.records.foundation import Foundation
+from fmseg.records.plans import Plans
+from fmseg.records.run import Initialisation
+from fmseg.registry import unknown
+
+#: folder and card of a checkpoint
+Found = tuple[Path, Foundation]
+
+
+def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found | None, Initialisation]:
+    """Return the checkpoint to start from (None: scratch), and what to record about it.
+
+    ``auto`` takes the one of this modality and number of channels that has seen most samples.
+    Raises UnknownName for a name that is not there.
+    """
+    if init == "scratch":
+        return None, Initialisation(name="scratch", sha256="", because="starting from scratch, as asked")
+    if init != "auto":
+        named = [(folder, card) for folder, card in found if card.name == init]
+        if not named:
+            raise UnknownName(unknown("foundation checkpoint", init, [card.name for _, card in found]))
+        chosen, why = named[0], "as asked"
+    else:
+        fitting = [
+            (folder, card)
+            for folder, card in found
+            if card.modality.split("-")[0] == plans.modality.split("-")[0]
+            and card.architecture.channels == plans.preprocessing.channels
+        ]
+        if not fitting:
+            why = (
+                f"starting from scratch: there is no foundation checkpoint for {plans.modality} with "
+                f"{plans.preprocessing.channels} channel(s) yet; 'fmseg pretrain' makes one"
+            )
+            return None, Initialisation(name="scratch", sha256="", because=why)
+        chosen = max(fitting, key=lambda pair: (pair[1].samples_seen, pair[1].name))
+        why = f"it has seen most samples of the {len(fitting)} for {plans.modality}"
+    card = chosen[1]
+    return chosen, Initialisation(
+        name=card.name, sha256=card.weights_sha256, because=f"starting from {card.summary}: {why}"
+    )
