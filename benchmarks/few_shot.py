@@ -14,12 +14,11 @@ From the rest a foundation checkpoint is pretrained without labels (unless it is
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from fmseg.cli.frame import app
+from fmseg.cli import type_command
 from fmseg.console import print_json, print_table
 from fmseg.inference.features import embed
 from fmseg.networks.vit import ViT
@@ -39,9 +38,7 @@ NAME = "few-shot"
 
 def fmseg(root: Path, *arguments: str) -> None:
     """Type one fmseg command; stop if it fails."""
-    print("$ fmseg", *arguments, file=sys.stderr)
-    code = app(args=["--root", str(root), *arguments], prog_name="fmseg", standalone_mode=False)
-    if code:
+    if code := type_command("--root", str(root), *arguments):
         raise SystemExit(code)
 
 

@@ -170,15 +170,24 @@ def convert(
     layout: Annotated[str, typer.Argument(help="hc18, fetal_planes, images, nnunet")],
     source: Annotated[Path, typer.Argument(help="Folder of the original files")],
     dataset: Annotated[int, typer.Option("-d", "--dataset", help="Number of the new dataset.")],
-    name: Annotated[str | None, typer.Option(help="Its name; by default the layout's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name; by default the layout's or the folder's.")] = None,
+    modality: Annotated[str | None, typer.Option(help="What the images are; by default ultrasound.")] = None,
 ) -> Output:
     """Bring a public layout or a folder of images into fmseg_raw; the source is never changed."""
     from fmseg.stages.convert import convert as bring
 
     if session.dry_run:
         return would([source], [session.workspace.raw / f"Dataset{dataset:03d}_..."])
-    summary = bring(session.workspace, layout, source, dataset, name)
-    return Output(summary.as_dict(), summary.show)
+    summary = bring(session.workspace, layout, source, dataset, name, modality=modality)
+    columns = ("dataset", "task", "modality", "cases", "skipped")
+    row = (summary.dataset, summary.task, summary.modality, summary.num_cases, len(summary.skipped))
+
+    def show() -> None:
+        print_table("Converted", columns, [row])
+        for file, reason in summary.skipped:
+            print_line(f"skipped {file}: {reason}")
+
+    return Output(summary.as_dict(), show, summary.exit_code)
 
 
 @command("list", example="fmseg list")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from fmseg.cli.frame import app
-from fmseg.console import duration, messages, print_line, print_table
+from fmseg.cli.frame import type_command
+from fmseg.console import duration, print_line, print_table
 from fmseg.errors import FmsegError
 from fmseg.files import write_bytes
 from fmseg.records.scores import Scores
@@ -93,9 +93,8 @@ def demo(folder: Path) -> Story:
 
 
 def _type(folder: Path, arguments: tuple[str, ...]) -> None:
-    """Print a command and run it. Raises FmsegError if it fails; it has said why."""
-    messages.print(f"\n$ fmseg {' '.join(arguments)}", style="bold", markup=False)
-    code = app(args=["--root", str(folder), *arguments], prog_name="fmseg", standalone_mode=False)
+    """Type a command. Raises FmsegError if it fails; it has said why."""
+    code = type_command("--root", str(folder), *arguments)
     if code:
         raise FmsegError(f"The demo ends here: 'fmseg {arguments[0]}' left with exit code {code}.")
 

@@ -190,9 +190,19 @@ def _recognised(error: BaseException) -> BaseException:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
-    import fmseg.cli.commands  # noqa: F401  (registers the commands)
-
+    _register()
     if os.environ.get("TERM") == "dumb":
         os.environ.setdefault("NO_COLOR", "1")
     app(args=list(arguments) if arguments is not None else sys.argv[1:], prog_name="fmseg")
     sys.exit(0)
+
+
+def type_command(*arguments: str) -> int:
+    """Print a command, run it in this process as if it had been typed, and return its exit code."""
+    _register()
+    messages.print(f"\n$ fmseg {' '.join(arguments)}", style="bold", markup=False, soft_wrap=True)
+    return int(app(args=list(arguments), prog_name="fmseg", standalone_mode=False) or 0)
+
+
+def _register() -> None:
+    import fmseg.cli.commands  # noqa: F401  (registers the commands)

@@ -24,12 +24,11 @@ def fill_outline(outline: Array) -> Array:
 
     outline: (Y, X), not zero on the line. Raises BadData, which names no file, if it encloses no plausible area.
     """
-    line = (outline != 0).astype(np.uint8)
+    line = np.ascontiguousarray(outline != 0).astype(np.uint8)
     if not line.any():
         raise BadData("the outline is empty")
     hull = np.zeros_like(line)
-    points = cv2.findNonZero(line)
-    cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
+    cv2.fillConvexPoly(hull, cv2.convexHull(cv2.findNonZero(line)), 1)
     for gap in GAPS_PX:
         closed = cv2.morphologyEx(line, cv2.MORPH_CLOSE, _disc(gap)) if gap else line
         filled = _with_enclosed_regions(closed, hull)

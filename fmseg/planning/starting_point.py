@@ -24,7 +24,8 @@ def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found
     if init != "auto":
         named = [(folder, card) for folder, card in found if card.name == init]
         if not named:
-            raise UnknownName(unknown("foundation checkpoint", init, [card.name for _, card in found]))
+            names = unknown("foundation checkpoint", init, [card.name for _, card in found])
+            raise UnknownName(f"{names} 'fmseg pretrain' makes one.")
         chosen, why = named[0], "as asked"
     else:
         fitting = [

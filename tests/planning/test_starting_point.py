@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from fmseg.errors import UnknownName
+from fmseg.planning.starting_point import choose_start
+from fmseg.records.foundation import Foundation
+from fmseg.records.run import Provenance
+from fmseg.stages.fingerprint import fingerprint
+
+
+@pytest.fixture
+def plans(raw_dataset, tiny_plans):
+    workspace = raw_dataset("Dataset501_Discs")
+    return tiny_plans(fingerprint(workspace, "Dataset501_Discs", num_processes=0))
+
+
+def card(name, plans, *, samples=1000, modality="ultrasound", channels=1):
+    architecture = plans.pretraining.architecture.evolve(channels=channels)
+    return Path(name), Foundation(
+        name=name,
+        modality=modality,
+        architecture=architecture,
+        mean=(0.2,),
+        std=(0.2,),
+        recipe=None,
+        datasets=(),
+        num_images=10,
+        iterations=10,
+        samples_seen=samples,
+        metrics={},
+        weights_sha256=name * 2,
+        seen_count=10,
+        licence="",
+        provenance=Provenance(fmseg="", commit="", packages={}, command=""),
+    )
+
+
+def test_auto_takes_the_modality_that_has_seen_most(plans):
+    found = [
+        card("short", plans, samples=10),
+        card("long", plans, samples=1000),
+        card("ct", plans, samples=10**6, modality="ct"),
+        card("colour", plans, samples=10**6, channels=3),
+    ]
+    plans = plans.evolve(modality="ultrasound")
+    chosen, init = choose_start(found, plans, "auto")
+    assert chosen[1].name == init.name == "long"
+    assert "most samples of the 2" in init.because
+
+
+def test_auto_says_clearly_that_there_is_none(plans):
+    chosen, init = choose_start([card("ct", plans, modality="ct")], plans.evolve(modality="ultrasound"), "auto")
+    assert chosen is None
+    assert init.name == "scratch"
+    assert "no foundation checkpoint for ultrasound" in init.because
+
+
+def test_scratch_and_names_are_taken_as_asked(plans):
+    found = [card("long", plans)]
+    assert choose_start(found, plans, "scratch")[0] is None
+    assert choose_start(found, plans, "long")[0] == found[0]
+    with pytest.raises(UnknownName, match=r"Did you mean 'long'.*fmseg pretrain"):
+        choose_start(found, plans, "lang")

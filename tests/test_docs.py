@@ -1,0 +1,157 @@
+"""What the documents say is so: links lead somewhere, commands parse, snippets run, files and tests that they name exist."""
+
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fmseg.cli import frame
+from fmseg.records.dataset import Dataset
+from fmseg.workspace import Workspace
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("fmseg_*/README.md"), *ROOT.glob("docs/**/*.md")])
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+
+documents = pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return [body for kind, body in FENCED.findall(document.read_text()) if kind == language]
+
+
+def lines_of_code(document: Path) -> list[str]:
+    """Return all lines of code blocks, fenced or indented, and all inline code; continued lines are joined."""
+    text = document.read_text()
+    fenced = "\n".join(body for _, body in FENCED.findall(text))
+    rest = FENCED.sub("", text)
+    indented = re.findall(r"^    (.+)$", rest, re.MULTILINE)
+    inline = [code.replace("\n", " ") for code in re.findall(r"`([^`]+)`", rest)]
+    return re.sub(r"\\\n\s*", " ", fenced).splitlines() + indented + inline
+
+
+def typed(document: Path) -> list[list[str]]:
+    """Return the arguments of every fmseg command line."""
+    found = []
+    for line in lines_of_code(document):
+        match = re.match(r"(?:\$ )?(?:\w+=\S+ )*(?:torchrun .*-m )?fmseg (.+)", line.strip())
+        if match:
+            found.append(shlex.split(match[1], comments=True))
+    return found
+
+
+@pytest.fixture
+def exit_code(monkeypatch, capsys):
+    """Return a function that parses a command line as ever, runs nothing, and returns exit code and message."""
+    monkeypatch.setattr(frame, "execute", lambda *_: 0)
+
+    def parse(arguments: list[str]) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as left:
+            frame.main(arguments)
+        return left.value.code, capsys.readouterr().err
+
+    return parse
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@documents
+def test_links_lead_somewhere(document):
+    text = FENCED.sub("", document.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://|mailto:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (document.parent / name).resolve() if name else document
+        assert path.exists(), target
+        if anchor:
+            assert anchor in map(slug, re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)), target
+
+
+@documents
+def test_commands_are_of_the_command_line(document, exit_code):
+    for arguments in typed(document):
+        assert exit_code(arguments) == (0, ""), arguments
+
+
+def test_wrong_commands_would_be_noticed(exit_code):
+    for arguments in (["trian", "501"], ["train", "501", "--resume"], ["predict", "-i", "in"]):
+        assert exit_code(arguments)[0] == 2
+
+
+@documents
+def test_files_and_tests_that_are_named_exist(document):
+    for name in re.findall(r"`((?:fmseg|tests|docs|examples|benchmarks)/[^`\s:]+)(?:::\w+)?`", document.read_text()):
+        assert list(ROOT.glob(name.rstrip("/"))), name
+    for file, test in re.findall(r"`(tests/[^`\s:]+)::(\w+)`", document.read_text()):
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
+@documents
+def test_make_targets_exist(document):
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    used = {line.split()[1] for line in lines_of_code(document) if re.match(r"make [a-z]", line)}
+    assert used <= set(targets)
+
+
+@documents
+def test_python_snippets_run(document, tmp_path, monkeypatch):
+    snippets = blocks(document, "python")
+    if not snippets:
+        return
+    keep_registries(monkeypatch)
+    namespace: dict[str, object] = {"__name__": "snippet"}
+    for snippet in snippets:
+        exec(compile(snippet, str(document), "exec"), namespace)
+
+
+def keep_registries(monkeypatch):
+    """Let parts be registered for the time of one test."""
+    from fmseg.networks.decoders import decoders
+    from fmseg.records.recipe import recipes
+
+    for registry in (decoders, recipes):
+        monkeypatch.setattr(registry, "_items", dict(registry._items))
+
+
+@documents
+def test_json_and_toml_snippets_are_accepted(document, tmp_path):
+    for number, snippet in enumerate(blocks(document, "json")):
+        value = json.loads(snippet)
+        if isinstance(value, dict) and "channel_names" in value:
+            folder = tmp_path / f"Dataset{number + 1:03d}_Snippet"
+            folder.mkdir()
+            (folder / "dataset.json").write_text(snippet)
+            assert Dataset.load(folder).modality
+    for snippet in blocks(document, "toml"):
+        (tmp_path / "fmseg.toml").write_text(snippet)
+        assert Workspace.find(tmp_path)
+
+
+def test_the_reference_of_commands_is_up_to_date():
+    path = ROOT / "docs" / "make_commands.py"
+    spec = importlib.util.spec_from_file_location("make_commands", path)
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert maker.TARGET.read_text() == maker.page(), "run: python docs/make_commands.py"
+
+
+def test_the_how_to_shows_the_example():
+    example = (ROOT / "examples" / "sum_decoder.py").read_text()
+    assert example in blocks(ROOT / "docs" / "how-to" / "add-a-decoder.md", "python")
+
+
+def test_the_example_keeps_the_contract_of_decoders():
+    arguments = ("-p", "examples.sum_decoder", "tests/networks/test_decoders.py", "-k", "sum", "-p", "no:cacheprovider")
+    command = [sys.executable, "-m", "pytest", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"1\d passed", done.stdout)
