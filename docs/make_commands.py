@@ -13,7 +13,7 @@ TARGET = Path(__file__).parent / "reference" / "commands.md"
 HEAD = """\
 # Commands
 
-Written by `docs/make_commands.py` from the command line itself; `fmseg COMMAND --help` says the same.
+Written by `docs/make_commands.py` from the command line itself; `fmseg train --help`, for one, says the same.
 
 A dataset is typed as its number (`501`), its name (`Dataset501_Heads`) or a part of it (`heads`); a fold as `0`,
 `fold0` or `all`. Commands and options may be typed with dashes or underscores. Results go to stdout, progress and log
@@ -57,8 +57,8 @@ def section(name: str, command: Any) -> str:
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     places = [(p.name if p.required else f"[{p.name}]").upper() for p in arguments]
     own = [row(parameter) for parameter in command.params if parameter.name not in COMMON]
-    usage = " ".join(["fmseg", name, "[OPTIONS]", *places])
-    lines = [f"## {name}\n", f"{text}\n", f"Usage: `{usage}`. Example: `{example.strip()}`\n"]
+    usage = f"Arguments: {', '.join(f'`{place}`' for place in places)}. " if places else ""
+    lines = [f"## {name}\n", f"{text}\n", f"{usage}Example: `{example.strip()}`\n"]
     return "\n".join(lines + ([table(("argument or option", "meaning", "default"), own)] if own else []))
 
 

@@ -17,6 +17,7 @@ from fmseg.workspace import Workspace
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("fmseg_*/README.md"), *ROOT.glob("docs/**/*.md")])
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HOW_TOS = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
@@ -102,14 +103,11 @@ def test_make_targets_exist(document):
     assert used <= set(targets)
 
 
-@documents
-def test_python_snippets_run(document, tmp_path, monkeypatch):
-    snippets = blocks(document, "python")
-    if not snippets:
-        return
+@pytest.mark.parametrize("document", HOW_TOS, ids=lambda path: path.stem)
+def test_python_snippets_run(document, monkeypatch):
     keep_registries(monkeypatch)
     namespace: dict[str, object] = {"__name__": "snippet"}
-    for snippet in snippets:
+    for snippet in blocks(document, "python"):
         exec(compile(snippet, str(document), "exec"), namespace)
 
 

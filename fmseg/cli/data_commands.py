@@ -1,6 +1,7 @@
 """The commands that look at data and decide: doctor, fingerprint, plan, preprocess, explain, convert, list."""
 
 import os
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -161,7 +162,24 @@ def explain(
     rows = [row for name in names for row in tell(session.workspace, name, other=diff, plans_name=plans)]
     keys = ("number", "value", "because", "override")
     value = [dict(zip(keys, row, strict=True)) for row in rows]
-    return Output(value, lambda: print_table("The plan", keys, rows))
+    return Output(value, lambda: _print_plan(value))
+
+
+def _print_plan(rows: list[dict[str, str]]) -> None:
+    """Print one table a section, a reason that several numbers share once, and how to override below."""
+    for section, group in groupby(rows, key=lambda row: row["number"].partition(".")[0]):
+        cells, ways, above = [], [], ""
+        for row in group:
+            name = row["number"].partition(".")[2]
+            cells.append((name or section, row["value"], "as above" if row["because"] == above else row["because"]))
+            above = row["because"]
+            way = row["override"].replace(f"{name}=", "NUMBER=") if name else row["override"]
+            if way != "-" and way not in ways:
+                ways.append(way)
+        print_table(section.replace("_", " "), ("number", "value", "because"), cells)
+        for way in ways:
+            print_line(f"  to override: {way}")
+        print_line("")
 
 
 @command("convert", example="fmseg convert hc18 /data/HC18 -d 501")

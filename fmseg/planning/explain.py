@@ -80,11 +80,10 @@ def how_to_override(key: str, plans: Plans) -> str:
     if key == "pretraining.iterations":
         return "fmseg pretrain --budget 2h"
     if part == "pretraining":
-        group, dot, _ = name.partition(".")
-        return f"fmseg pretrain --set {group}=..." + (", the whole group as JSON" if dot else "")
+        return f"fmseg pretrain --set {name}=..."
     if part == "recipes" or name in ("name", "decoder", "freeze_backbone"):
         return f"fmseg train {number} -r NAME"
-    if part == "finetuning" and "." not in name:
+    if part == "finetuning":
         return f"fmseg train {number} --set {name}=..."
     if part == "mirror_axes":
         return f"fmseg predict --no-mirror, or edit {plans_file(plans.name)}"

@@ -4,13 +4,12 @@ The planner fills in the numbers (``Plans.finetuning``); a registered recipe is 
 them. ``fmseg train 501 0 -r linear --set iterations=500`` changes them once more.
 """
 
-import json
 from collections.abc import Callable
 from typing import Any, Literal
 
-from fmseg.errors import UsageError
 from fmseg.records.record import Part
-from fmseg.registry import Registry, unknown
+from fmseg.records.settings import apply_settings
+from fmseg.registry import Registry
 
 Change = Callable[["Recipe"], "Recipe"]
 
@@ -97,17 +96,4 @@ def resolve(name: str, planned: Recipe, settings: dict[str, str]) -> Recipe:
 
     Raises UnknownName for a recipe, UsageError for a setting that does not exist or does not fit.
     """
-    recipe = recipes[name](planned).evolve(name=name)
-    for key, text in settings.items():
-        if key not in Recipe.model_fields or key == "augmentation":
-            raise UsageError(f"--set {key}={text}: {unknown('setting', key, Recipe.model_fields)}")
-        recipe = recipe.evolve(**{key: parse_setting(text)})
-    return recipe
-
-
-def parse_setting(text: str) -> Any:
-    """Return the value of ``key=value``: JSON where it is JSON (numbers, true, [224, 224]), else a string."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    return apply_settings(recipes[name](planned).evolve(name=name), settings)

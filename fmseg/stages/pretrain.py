@@ -24,9 +24,8 @@ from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_fact
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import CARD, Foundation, write_seen
 from fmseg.records.plans import Pretraining, Reason
-from fmseg.records.recipe import parse_setting
 from fmseg.records.run import PretrainConfig, Provenance, RunFolder, Source
-from fmseg.registry import unknown
+from fmseg.records.settings import apply_settings
 from fmseg.reporting.curves import draw_progress
 from fmseg.sampling.corpora import Corpus, collect_corpora
 from fmseg.sampling.corpus import ViewDataset
@@ -103,13 +102,9 @@ def _config(
         recipe, because = there.recipe, there.because
     else:
         recipe, because = _plan(workspace, corpus, runtime, options)
-    for key, text in options.settings.items():
-        if key not in Pretraining.model_fields:
-            raise UsageError(f"--set {key}={text}: {unknown('setting', key, Pretraining.model_fields)}")
-        recipe = recipe.evolve(**{key: parse_setting(text)})
     return PretrainConfig(
         modality=corpus.modality,
-        recipe=recipe,
+        recipe=apply_settings(recipe, options.settings),
         because=because,
         sources=sources,
         plugins=options.plugins,

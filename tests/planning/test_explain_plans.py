@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from fmseg.planning.explain import compare_plans, explain_plans, planned_numbers
 from fmseg.planning.overview import ONE_GPU, TWO_CORES, ladder_table, overview_table
 from fmseg.planning.planner import Planner, plan, planners
 from fmseg.records.plans import Plans
-from fmseg.records.recipe import Recipe
+from fmseg.records.settings import apply_settings
 
 PLANNING = Path(__file__).parents[2] / "docs" / "explanation" / "planning.md"
 TASKS = ["segmentation", "classification", "unlabelled"]
@@ -36,9 +37,15 @@ def test_every_number_is_told_with_its_value_and_a_way_to_change_it(make_plans):
 
 
 def test_settings_that_are_offered_are_settings(make_plans):
-    for row in explain_plans(make_plans()):
-        if row.override.startswith("fmseg train 501 --set"):
-            assert row.number.removeprefix("finetuning.") in Recipe.model_fields
+    plans = make_plans()
+    parts = {"fmseg train 501 --set ": plans.finetuning, "fmseg pretrain --set ": plans.pretraining}
+    numbers = planned_numbers(plans)
+    for row in explain_plans(plans):
+        for start, part in parts.items():
+            if row.override.startswith(start):
+                key = row.override.removeprefix(start).removesuffix("=...")
+                if row.number in numbers:
+                    assert apply_settings(part, {key: json.dumps(numbers[row.number])}) == part
 
 
 def test_equal_plans_differ_in_nothing_and_others_in_what_was_changed(make_plans):

@@ -62,6 +62,15 @@ def test_unknown_recipes_and_settings_are_answered_with_the_nearest():
         resolve("upernet", PLANNED, {"iterations": "many"})
 
 
+def test_nested_settings_are_typed_with_a_dot():
+    recipe = resolve("upernet", PLANNED, {"augmentation.rotation_deg": "5.0"})
+    assert recipe.augmentation == PLANNED.augmentation.evolve(rotation_deg=5.0)
+    with pytest.raises(UsageError, match="Did you mean 'rotation_deg'"):
+        resolve("upernet", PLANNED, {"augmentation.rotation": "5.0"})
+    with pytest.raises(UsageError, match="'seed' is a single value"):
+        resolve("upernet", PLANNED, {"seed.value": "5"})
+
+
 def test_a_recipe_of_ones_own_is_one_line(monkeypatch):
     monkeypatch.setitem(recipes._items, "frozen", changed(freeze_backbone=True, iterations=7))
     assert resolve("frozen", PLANNED, {}).iterations == 7

@@ -1,0 +1,40 @@
+"""``--set key=value``: change single numbers of a plan or recipe, nested ones as ``views.num_locals=8``."""
+
+import json
+from typing import Any, TypeVar
+
+from fmseg.errors import UsageError
+from fmseg.records.record import Part
+from fmseg.registry import unknown
+
+P = TypeVar("P", bound=Part)
+
+
+def apply_settings(part: P, settings: dict[str, str]) -> P:
+    """Return ``part`` with the settings applied. Raises UsageError for a key that is not there.
+
+    Raises BadRecord for a value that does not fit.
+    """
+    for key, text in settings.items():
+        part = _changed(part, key, parse_setting(text), f"--set {key}={text}")
+    return part
+
+
+def parse_setting(text: str) -> Any:
+    """Return the value of ``key=value``: JSON where it is JSON (numbers, true, [224, 224]), else a string."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _changed(part: P, key: str, value: Any, source: str) -> P:
+    first, _, rest = key.partition(".")
+    if first not in type(part).model_fields:
+        raise UsageError(f"{source}: {unknown('setting', first, type(part).model_fields)}")
+    if not rest:
+        return part.evolve(**{first: value})
+    inner = getattr(part, first)
+    if not isinstance(inner, Part):
+        raise UsageError(f"{source}: '{first}' is a single value. Type --set {first}=...")
+    return part.evolve(**{first: _changed(inner, rest, value, source)})
