@@ -28,9 +28,11 @@ def writing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writable(path.parent):
         try:
-            # made here, since some libraries make files that only their owner may read
             temporary.touch()
+            mode = temporary.stat().st_mode
             yield temporary
+            # some libraries make files that only their owner may read
+            temporary.chmod(mode)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)

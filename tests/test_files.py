@@ -84,3 +84,11 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     with open(path, "ab") as file:
         file.write(b"thr")
     assert files.read_lines(path) == ["one", "two"]
+
+
+def test_a_file_gets_the_usual_rights_whoever_writes_it(tmp_path):
+    (tmp_path / "usual").touch()
+    with files.writing(tmp_path / "a") as temporary:
+        temporary.unlink()
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "usual").stat().st_mode

@@ -120,7 +120,7 @@ class Predictor:
 
     def _read(self, files: CaseFiles, bound: MemoryBound) -> "_Prepared | Failure":
         def work() -> _Prepared:
-            case = read_case(files)
+            case = read_case(files, self.members[0].config.plans.reader)
             images = prepare(case.voxels, case.geometry, self.preprocessing)
             restored = 4 * self.scheme.num_outputs * int(np.prod(case.voxels.shape[1:]))
             bound.note(case.voxels.nbytes + images.nbytes + restored)

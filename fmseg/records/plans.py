@@ -152,6 +152,8 @@ class Plans(Record):
     #: of the fingerprint; a store or run made under another one is refused
     content_hash: str
     labels: LabelScheme | None
+    #: the reader that dataset.json asks for; None for the one that a file's ending asks for
+    reader: str | None = None
     hardware: Hardware
     preprocessing: Preprocessing
     pretraining: Pretraining

@@ -53,7 +53,7 @@ def plan(
     hardware = detect_hardware()
     plans = decide(
         fingerprint, labels, hardware, dataset.channel_names, name=plans_name, planner=planner, budget_s=budget_s
-    )
+    ).evolve(reader=dataset.declaration.overwrite_image_reader_writer)
     with locked(folder, "the plans"):
         if dataset.task != "unlabelled":
             cases = _cases(dataset, folder)
