@@ -19,12 +19,12 @@ demo: $(READY)  ## The whole job on made phantoms, some minutes
 	$(BIN)/fmseg demo
 
 format: $(READY)  ## Format the code and sort its imports
-	$(BIN)/ruff check --fix-only --quiet fmseg tests benchmarks examples
-	$(BIN)/ruff format --quiet fmseg tests benchmarks examples
+	$(BIN)/ruff check --fix-only --quiet fmseg tests benchmarks examples docs
+	$(BIN)/ruff format --quiet fmseg tests benchmarks examples docs
 
 check: $(READY)  ## Lint, formatting and types
-	$(BIN)/ruff check fmseg tests benchmarks examples
-	$(BIN)/ruff format --check --quiet fmseg tests benchmarks examples
+	$(BIN)/ruff check fmseg tests benchmarks examples docs
+	$(BIN)/ruff format --check --quiet fmseg tests benchmarks examples docs
 	$(BIN)/mypy
 
 test: check  ## Checks and the fast tests

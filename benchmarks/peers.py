@@ -1,8 +1,9 @@
-"""fmseg and nnU-Net v2 as commands on the same raw datasets, measured alike.
+"""fmseg and nnU-Net v2 as commands on the same raw dataset, measured alike.
 
 nnU-Net lives in a virtual environment of its own. A raw dataset of nnU-Net is one of ours as it is, so both read
-the same folder. Each command is a process of its own, with its start-up; its memory is the sum of the
-proportional set sizes (PSS) over its process tree, sampled five times a second.
+the same folder. A command is measured with its start-up: its time on the clock, the time of all its processes on
+the cores, and the peak of its memory, the sum of the proportional set sizes (PSS) over its process tree. The
+latter two are sampled five times a second; time on the cores tells least of what else the machine is doing.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import numpy as np
 import psutil
 
 SAMPLE_SECONDS = 0.2
+MB = 1e6
 DATASET = "Dataset901_Benchmark"
 NUMBER = "901"
 #: the cores of this machine go to either, as many processes as cores
@@ -33,6 +35,7 @@ class Measured:
     """What one command took."""
 
     seconds: float
+    core_seconds: float
     peak_bytes: int
 
 
@@ -82,34 +85,30 @@ class Bench:
         environment = os.environ | {f"nnUNet_{key}": str(self.root / value) for key, value in roots.items()}
         print("$", Path(command[0]).name, *command[1:], file=sys.stderr)
         log = self.root / "log.txt"
+        core_seconds: dict[int, float] = {}
         with open(log, "wb") as output:
             start, peak = time.monotonic(), 0
             process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=self.root)
             while process.poll() is None:
-                peak = max(peak, tree_bytes(process.pid))
-                try:
+                peak = max(peak, sample(process.pid, core_seconds))
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(SAMPLE_SECONDS)
-                except subprocess.TimeoutExpired:
-                    continue
             seconds = time.monotonic() - start
         if process.returncode:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
             raise SystemExit(f"{tail}\n{command[0]} left with exit code {process.returncode}.")
-        return Measured(seconds, peak)
+        return Measured(seconds, sum(core_seconds.values()), peak)
 
 
-def tree_bytes(pid: int) -> int:
-    """Return the memory of a process and all below it, shared pages counted once (PSS)."""
+def sample(pid: int, core_seconds: dict[int, float]) -> int:
+    """Return the memory of a process and all below it, and note the time that each has had on the cores."""
     total = 0
-    try:
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0
-    for process in family:
-        try:
-            total += process.memory_full_info().pss
-        except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
-            continue  # it has just ended
+    with suppress(psutil.NoSuchProcess):
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended
+                times = process.cpu_times()
+                core_seconds[process.pid] = times.user + times.system
+                total += process.memory_full_info().pss
     return total
 
 

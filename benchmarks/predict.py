@@ -7,16 +7,17 @@ Each predicts with one network of its own plan: ``fmseg predict`` with a network
 test-time mirroring (nnU-Net's mirrors both axes; fmseg mirrors what its plan says). Two rates are shown:
 
 - steady: of two folder sizes, the further images by the further seconds; start-up drops out;
-- whole command, start-up included, for --images images; nnU-Net's is computed from its start-up and steady rate,
-  unless --peer-images is as large.
+- whole command, start-up included, for --images images; nnU-Net's is computed from its larger folder and its
+  steady rate.
 """
 
 import argparse
+import math
 import os
 import shutil
 from pathlib import Path
 
-from peers import DATASET, NUM_PROCESSES, NUMBER, Bench, Row, add_common, bench, report, write_dataset
+from peers import DATASET, MB, NUM_PROCESSES, NUMBER, Bench, Measured, Row, add_common, bench, report, write_dataset
 
 CHECKPOINT = Path(__file__).with_name("nnunet_checkpoint.py")
 FEW = 2
@@ -40,39 +41,42 @@ def folder_of(place: Bench, num_images: int) -> Path:
     return folder
 
 
-def seconds_of_fmseg(place: Bench, num_images: int, mirror: bool) -> float:
+def run_fmseg(place: Bench, num_images: int, mirror: bool) -> Measured:
     output = place.root / "predicted"
     shutil.rmtree(output, ignore_errors=True)
     options = ("-d", NUMBER, "--mirror" if mirror else "--no-mirror")
-    return place.fmseg("predict", "-i", str(folder_of(place, num_images)), "-o", str(output), *options).seconds
+    return place.fmseg("predict", "-i", str(folder_of(place, num_images)), "-o", str(output), *options)
 
 
-def seconds_of_nnunet(place: Bench, num_images: int, mirror: bool) -> float:
+def run_nnunet(place: Bench, num_images: int, mirror: bool) -> Measured:
     output = place.root / "predicted"
     shutil.rmtree(output, ignore_errors=True)
     options = ["-d", NUMBER, "-c", "2d", "-f", "0", "-device", "cpu", "-npp", NUM_PROCESSES, "-nps", NUM_PROCESSES]
     options += [] if mirror else ["--disable_tta"]
-    images = str(folder_of(place, num_images))
-    return place.nnunet("nnUNetv2_predict", "-i", images, "-o", str(output), *options).seconds
+    return place.nnunet("nnUNetv2_predict", "-i", str(folder_of(place, num_images)), "-o", str(output), *options)
 
 
-def rates(few: float, many: float, num_many: int, num_wanted: int) -> tuple[float, float]:
-    """Return images/s steady, and whole command on ``num_wanted`` images; few, many: seconds."""
-    steady = (num_many - FEW) / (many - few)
-    return steady, num_wanted / (many + (num_wanted - num_many) / steady)
+def steady(few: float, many: float, num_many: int) -> float:
+    """Return images/s after the start-up, from the seconds for two folder sizes; not a number if noise rules."""
+    return (num_many - FEW) / (many - few) if many > few else math.nan
 
 
 def compare(place: Bench, num_images: int, num_peer: int, mirror: bool) -> list[Row]:
     """Measure both tools on two folder sizes."""
-    ours = [seconds_of_fmseg(place, count, mirror) for count in (FEW, num_images)]
-    theirs = [seconds_of_nnunet(place, count, mirror) for count in (FEW, num_peer)]
-    (our_steady, our_whole) = rates(*ours, num_images, num_images)
-    (their_steady, their_whole) = rates(*theirs, num_peer, num_images)
-    how = "mirrored" if mirror else "not mirrored"
+    ours, more_of_ours = (run_fmseg(place, count, mirror) for count in (FEW, num_images))
+    theirs, more_of_theirs = (run_nnunet(place, count, mirror) for count in (FEW, num_peer))
+    our_rate = steady(ours.seconds, more_of_ours.seconds, num_images)
+    their_rate = steady(theirs.seconds, more_of_theirs.seconds, num_peer)
+    their_seconds = more_of_theirs.seconds + (num_images - num_peer) / their_rate
+    our_cores = 1 / steady(ours.core_seconds, more_of_ours.core_seconds, num_images)
+    their_cores = 1 / steady(theirs.core_seconds, more_of_theirs.core_seconds, num_peer)
+    how = "mirrored" if mirror else "plain"
     return [
-        Row(f"images a second, {how}, steady", our_steady, their_steady, aim=5),
-        Row(f"images a second, {how}, whole command", our_whole, their_whole, aim=5),
-        Row(f"seconds for {FEW} images, {how}", ours[0], theirs[0]),
+        Row(f"{how}: images a second, steady", our_rate, their_rate, aim=5),
+        Row(f"{how}: images a second, whole command", num_images / more_of_ours.seconds, num_images / their_seconds),
+        Row(f"{how}: seconds for {FEW} images", ours.seconds, theirs.seconds),
+        Row(f"{how}: seconds on the cores an image", our_cores, their_cores),
+        Row(f"{how}: MB at the peak (PSS)", more_of_ours.peak_bytes / MB, more_of_theirs.peak_bytes / MB),
     ]
 
 

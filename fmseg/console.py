@@ -29,7 +29,12 @@ T = TypeVar("T")
 #: columns of a table that is written into a file or a pipe, where nobody has set a width
 PLAIN_WIDTH = 160
 
-results = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+results = Console(
+    highlight=False,
+    soft_wrap=True,
+    width=None if sys.stdout.isatty() else PLAIN_WIDTH,
+    quiet=os.environ.get("RANK", "0") != "0",
+)
 messages = Console(stderr=True, highlight=False)
 
 PLAIN_INTERVAL_S = 30.0
@@ -59,7 +64,8 @@ def is_speaker() -> bool:
 
 def print_json(value: Any) -> None:
     """Print one machine-readable object on stdout."""
-    print(json.dumps(value, ensure_ascii=False, default=str))
+    if is_speaker():
+        print(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -150,3 +150,14 @@ def wait_for_checkpoint(process, root, pattern, before):
             return
         time.sleep(0.02)
     pytest.fail("the run ended before it could be killed")
+
+
+def test_all_folds_start_alike_though_another_checkpoint_came_between(job):
+    done(fmseg(job, *PRETRAIN, "--set", "iterations=9", "--name", "longer"))
+    results = job / "fmseg_results" / DATASET / "upernet__fmsegPlans"
+    shutil.rmtree(results / "fold_2")
+    done(fmseg(job, *TRAIN[:2], "fold2", *TRAIN[2:]))
+    starts = {json.loads(path.read_text())["init"]["name"] for path in results.glob("fold_*/run.json")}
+    assert starts == {"d501"}
+    # a finished fold is only read, though the checkpoint that auto would choose is another one now
+    done(fmseg(job, *TRAIN[:2], "fold0", *TRAIN[2:]))

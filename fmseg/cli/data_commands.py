@@ -1,6 +1,5 @@
 """The commands that look at data and decide: doctor, fingerprint, plan, preprocess, explain, convert, list."""
 
-import os
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -10,17 +9,21 @@ import typer
 from fmseg.cli.arguments import dataset_names, parse_duration
 from fmseg.cli.frame import Output, Session, command
 from fmseg.console import print_line, print_table
+from fmseg.files import read_lines
 
 Datasets = Annotated[list[str] | None, typer.Option("-d", "--dataset", help="Number, name or part of it; several.")]
 Processes = Annotated[int | None, typer.Option("-np", "--num-processes", help="Default: all cores; 0: none apart.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure every file again.")]
 Budget = Annotated[str | None, typer.Option("--budget", help="Plan the pretraining to this time, as 20m, 2h, 1d.")]
+PlannerName = Annotated[str, typer.Option("--planner", help="Set of rules; see: fmseg list planners")]
 PlansName = Annotated[str, typer.Option("-p", "--plans", help="Name of the plans.")]
 
 
 def num_processes(wanted: int | None) -> int:
     """Return the number of processes asked for, or the number of cores this process may use."""
-    return wanted if wanted is not None else len(os.sched_getaffinity(0))
+    from fmseg.planning.hardware import num_cores
+
+    return wanted if wanted is not None else num_cores()
 
 
 def would(reads: list[Path], writes: list[Path]) -> Output:
@@ -74,14 +77,21 @@ def fingerprint(
 
 
 @command("plan", example="fmseg plan -d 501 --budget 2h")
-def plan(session: Session, dataset: Datasets = None, plans: PlansName = "fmsegPlans", budget: Budget = None) -> Output:
+def plan(
+    session: Session,
+    dataset: Datasets = None,
+    plans: PlansName = "fmsegPlans",
+    planner: PlannerName = "standard",
+    budget: Budget = None,
+) -> Output:
     """Derive every number of preprocessing, pretraining and finetuning, and the folds."""
     from fmseg.stages.plan import plan as decide
 
     names = dataset_names(session.workspace, dataset)
     if session.dry_run:
         return would(_prepared(session, names, "dataset_fingerprint.json"), _prepared(session, names, "plans.json"))
-    made = [decide(session.workspace, n, plans_name=plans, budget_s=parse_duration(budget)) for n in names]
+    budget_s = parse_duration(budget)
+    made = [decide(session.workspace, n, plans_name=plans, planner=planner, budget_s=budget_s) for n in names]
 
     def show() -> None:
         for each in made:
@@ -120,6 +130,7 @@ def plan_and_preprocess(
     session: Session,
     dataset: Datasets = None,
     plans: PlansName = "fmsegPlans",
+    planner: PlannerName = "standard",
     budget: Budget = None,
     processes: Processes = None,
     fresh: Fresh = False,
@@ -139,13 +150,23 @@ def plan_and_preprocess(
         facts = measure(session.workspace, name, num_processes=count, fresh=fresh)
         findings = examine(session.workspace, name)
         check(findings)
-        made = decide(session.workspace, name, plans_name=plans, budget_s=parse_duration(budget))
+        made = decide(session.workspace, name, plans_name=plans, planner=planner, budget_s=parse_duration(budget))
         prepare(session.workspace, name, made, num_processes=count)
+        skipped = len(read_lines(session.workspace.prepared(name) / "skipped.jsonl"))
+        warnings = sum(finding.severity == "warning" for finding in findings)
         size = "x".join(map(str, made.preprocessing.image_size))
-        rows.append((name, facts.num_cases, facts.num_patients, size, sum(f.severity == "warning" for f in findings)))
-    columns = ("dataset", "cases", "patients", "input size", "warnings")
+        rows.append((name, facts.num_cases, facts.num_patients, size, warnings, skipped))
+    columns = ("dataset", "cases", "patients", "input size", "warnings", "skipped")
     value = [dict(zip(columns, row, strict=True)) for row in rows]
-    return Output(value, lambda: print_table("Planned and prepared", columns, rows))
+
+    def show() -> None:
+        print_table("Planned and prepared", columns, rows)
+        for name, *_, warnings, skipped in rows:
+            if warnings or skipped:
+                files = ", ".join(["doctor.json"] * bool(warnings) + ["skipped.jsonl"] * bool(skipped))
+                print_line(f"Read what they are in {session.workspace.prepared(name)}: {files}")
+
+    return Output(value, show, 5 if any(row[-1] for row in rows) else 0)
 
 
 @command("explain", example="fmseg explain -d 501")

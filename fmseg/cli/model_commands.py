@@ -1,5 +1,6 @@
 """The commands that learn and predict: pretrain, train, find_best, predict, evaluate, demo."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -55,7 +56,7 @@ def train(
     session: Session,
     dataset: Annotated[str, typer.Argument(help="Number, name or part of it")],
     fold: Annotated[str | None, typer.Argument(help="0, fold0 or all; without it every fold, then find_best")] = None,
-    recipe: Annotated[str, typer.Option("-r", "--recipe", help="See: fmseg list recipes")] = "upernet",
+    recipe: Annotated[str | None, typer.Option("-r", "--recipe", help="By default those of the plan.")] = None,
     plans: PlansName = "fmsegPlans",
     init: Annotated[str, typer.Option(help="auto, scratch, or the name of a foundation checkpoint.")] = "auto",
     settings: Settings = None,
@@ -64,30 +65,33 @@ def train(
     fresh: Fresh = False,
 ) -> Output:
     """Train one fold, or every fold and choose the best; goes on where it was stopped."""
-    from fmseg.stages.train import TrainOptions, num_folds
+    from fmseg.stages.train import TrainOptions, num_folds, planned_recipes
     from fmseg.stages.train import train as learn
 
-    (name,) = dataset_names(session.workspace, [dataset])
-    options = TrainOptions(
-        plans=plans,
-        recipe=recipe,
-        init=init,
-        settings=parse_settings(settings),
-        num_workers=workers,
-        checkpoint_minutes=checkpoint_minutes,
-        fresh=fresh,
-        plugins=session.plugins,
-    )
-    folds = [parse_fold(fold)] if fold is not None else list(range(num_folds(session.workspace, name)))
+    workspace = session.workspace
+    (name,) = dataset_names(workspace, [dataset])
     if session.dry_run:
-        return would([session.workspace.prepared(name)], [session.workspace.results_of(name)])
-    scores = {each: learn(session.workspace, name, each, options) for each in folds}
-    columns = ("fold", "cases", "Dice", "from", "to")
-    rows = [
-        (each, len(found.cases), found.foreground_dice.mean, found.foreground_dice.low, found.foreground_dice.high)
-        for each, found in scores.items()
-        if found is not None
-    ]
+        return would([workspace.prepared(name)], [workspace.results_of(name)])
+    recipes = [recipe] if recipe else planned_recipes(workspace, name, plans)[: 1 if fold else None]
+    folds = [parse_fold(fold)] if fold is not None else list(range(num_folds(workspace, name)))
+    rows: list[tuple[object, ...]] = []
+    for each in recipes:
+        options = TrainOptions(
+            plans=plans,
+            recipe=each,
+            init=init,
+            settings=parse_settings(settings),
+            num_workers=workers,
+            checkpoint_minutes=checkpoint_minutes,
+            fresh=fresh,
+            plugins=session.plugins,
+        )
+        for number in folds:
+            scores = learn(workspace, name, number, options)
+            if scores is not None:
+                dice = scores.foreground_dice
+                rows.append((each, number, len(scores.cases), dice.mean, dice.low, dice.high))
+    columns = ("recipe", "fold", "cases", "Dice", "from", "to")
     value = {"folds": [dict(zip(columns, row, strict=True)) for row in rows]}
     if fold is None:
         return _chosen(session, name, value, lambda: print_table("Out-of-fold Dice", columns, rows))
@@ -176,7 +180,7 @@ def demo(
     return Output(story.as_dict(), story.show)
 
 
-def _chosen(session: Session, name: str, value: dict, show_first: object, max_models: int = 3) -> Output:
+def _chosen(session: Session, name: str, value: dict, show_first: Callable[[], None], max_models: int = 3) -> Output:
     from fmseg.stages.find_best import find_best as choose
 
     selection = choose(session.workspace, name, max_models=max_models)
@@ -184,7 +188,7 @@ def _chosen(session: Session, name: str, value: dict, show_first: object, max_mo
     rows = [(c.name, c.dice.mean, c.dice.low, c.dice.high) for c in selection.candidates]
 
     def show() -> None:
-        show_first()  # type: ignore[operator]
+        show_first()
         print_table("Out-of-fold Dice of all candidates", columns, rows)
         print_line(selection.because)
 

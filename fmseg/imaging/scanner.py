@@ -39,6 +39,15 @@ class Device:
     sharpening: float
 
 
+#: machines of four clinics
+DEVICES = (
+    Device((288, 384), 35, 42, 0.42, 1.1, 60, 1.10, 0.25),
+    Device((320, 320), 31, 58, 0.60, 1.4, 56, 1.20, 0.0),
+    Device((256, 352), 42, 36, 0.50, 1.0, 66, 1.05, 0.5),
+    Device((360, 440), 28, 50, 0.36, 1.2, 58, 1.15, 0.1),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What differs between two scans with one machine."""
@@ -47,7 +56,7 @@ class Settings:
     gain_db: float
     #: error of the depth compensation
     slope_db_per_mm: float
-    #: share of the sector without contact (negative: on the left side), and how much is lost there
+    #: share of the sector without contact, on the left side (below 0) or the right, and how much is lost there
     lost_contact: float
     lost_db: float
     seed: int
@@ -95,14 +104,18 @@ def acquire(device: Device, settings: Settings, tissue: Tissue) -> NDArray[np.ui
     if device.sharpening > 0:
         grey = grey + device.sharpening * (grey - cv2.GaussianBlur(grey, (0, 0), 2.0))
     column, row = _beam_coordinates(device, settings.depth_mm)
-    picture = cv2.remap(np.clip(255 * grey, 0, 255), column, row, cv2.INTER_LINEAR, borderValue=0)
+    picture = cv2.remap(np.clip(255 * grey, 0, 255), column, row, cv2.INTER_LINEAR)
+    picture[~_is_reached(column, row, len(grey))] = 0
     return picture.round().astype(np.uint8)
 
 
 def in_sector(device: Device, depth_mm: float) -> NDArray[np.bool_]:
     """Return which pixels (h, w) a beam reaches."""
     column, row = _beam_coordinates(device, depth_mm)
-    num_samples = len(np.arange(0, depth_mm, SAMPLE_MM))
+    return _is_reached(column, row, len(np.arange(0, depth_mm, SAMPLE_MM)))
+
+
+def _is_reached(column: Floats, row: Floats, num_samples: int) -> NDArray[np.bool_]:
     return (column >= 0) & (column <= NUM_BEAMS - 1) & (row >= 0) & (row <= num_samples - 1)
 
 
@@ -121,9 +134,8 @@ def _losses(settings: Settings, tissue: Tissue) -> Floats:
     lost = np.cumsum(tissue.loss_db_per_mm * np.float32(SAMPLE_MM), axis=0, dtype=np.float32)
     depth_mm = np.arange(num_samples, dtype=np.float32)[:, None] * np.float32(SAMPLE_MM)
     across = np.linspace(0, 1, num_beams, dtype=np.float32)
-    if settings.lost_contact > 0:
-        across = 1 - across
-    without_contact = 1 / (1 + np.exp((across - abs(settings.lost_contact)) / 0.03))
+    side = across if settings.lost_contact < 0 else 1 - across
+    without_contact = 1 / (1 + np.exp((side - abs(settings.lost_contact)) / 0.03)) * (settings.lost_contact != 0)
     rng = np.random.default_rng((settings.seed, 1))
     uneven = cv2.GaussianBlur(rng.standard_normal((1, num_beams), dtype=np.float32), (0, 0), 5.0) * 6
     return lost + settings.slope_db_per_mm * depth_mm + settings.lost_db * without_contact + uneven
@@ -136,7 +148,7 @@ def _speckle(device: Device, settings: Settings, strength_db: Floats) -> Floats:
     along, across = device.pulse_mm / SAMPLE_MM, device.pulse_beams
     echoes = scatterers * (10 ** (strength_db / 20))[..., None]
     field = cv2.GaussianBlur(echoes, (0, 0), sigmaX=across, sigmaY=along)
-    # the blur averages 4 pi sx sy scatterers (in power); undone, so that strength keeps its meaning
+    # of the power, the blur leaves 1 / (2 pi along across); undone, so that 0 dB stays a mean power of 1
     field *= np.float32(np.sqrt(2 * np.pi * along * across))
     noise = 10 ** ((-device.dynamic_range_db - settings.gain_db + 4) / 20)
     return np.hypot(field[..., 0], field[..., 1]) + np.float32(noise) * np.abs(scatterers[..., 0])

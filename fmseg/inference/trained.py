@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmseg.errors import NotReady
-from fmseg.records.run import RunFolder
+from fmseg.records.run import RunConfig, RunFolder
 from fmseg.records.selection import CleanUp, Selection
 from fmseg.workspace import dataset_id
 
@@ -69,3 +69,14 @@ def chosen_runs(results: Path) -> Chosen:
         folds = [recipes[0] / "fold_all"]  # has seen every case that the others have
     because = f"there is no {SELECTION}, so the finished runs of {recipes[0].name}: {', '.join(f.name for f in folds)}"
     return Chosen(tuple((folder, 1.0) for folder in folds), (), None, because)
+
+
+def training_command(runs: Path, fold: int) -> str:
+    """Return what to type to train one fold of a recipe: ``<recipe>__<plans>`` or ``<recipe>-<start>__<plans>``."""
+    recipe, start = runs.name.split("__")[0], ""
+    for path in sorted(runs.glob("fold_*/run.json")):
+        init = RunConfig.load(path).init.name
+        if recipe.endswith(f"-{init}"):
+            recipe, start = recipe.removesuffix(f"-{init}"), f" --init {init}"
+        break
+    return f"fmseg train {dataset_id(runs.parent.name)} fold{fold} -r {recipe}{start}"

@@ -20,13 +20,15 @@ def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found
     Raises UnknownName for a name that is not there.
     """
     if init == "scratch":
-        return None, Initialisation(name="scratch", sha256="", because="starting from scratch, as asked")
+        return None, Initialisation(
+            name="scratch", sha256="", because="starting from scratch, as asked, or as the other folds did"
+        )
     if init != "auto":
         named = [(folder, card) for folder, card in found if card.name == init]
         if not named:
             names = unknown("foundation checkpoint", init, [card.name for _, card in found])
             raise UnknownName(f"{names} 'fmseg pretrain' makes one.")
-        chosen, why = named[0], "as asked"
+        chosen, why = named[0], "as asked, or as the other folds did"
     else:
         fitting = [
             (folder, card)

@@ -179,12 +179,6 @@ class Dataset:
         names = self.declaration.channel_names
         if sorted(names) != sorted(str(index) for index in range(len(names))) or not names:
             raise BadRecord(f"{path}: 'channel_names' must number the channels from \"0\" on, and has {list(names)}.")
-        if self.task == "unlabelled":
-            return
-        if self.declaration.dataset is None and not self.declaration.file_ending:
-            raise BadRecord(f"{path}: the key 'file_ending' is missing (for example \".png\").")
-        if self.task == "segmentation":
-            _label_scheme(self.declaration, path)
         if self.declaration.group_regex is not None:
             try:
                 groups = re.compile(self.declaration.group_regex).groups
@@ -192,6 +186,12 @@ class Dataset:
                 raise BadRecord(f"{path}: 'group_regex' is no regular expression ({error}).") from error
             if groups != 1:
                 raise BadRecord(f"{path}: 'group_regex' must have one group in brackets, as in \"^(P[0-9]+)_\".")
+        if self.task == "unlabelled":
+            return
+        if self.declaration.dataset is None and not self.declaration.file_ending:
+            raise BadRecord(f"{path}: the key 'file_ending' is missing (for example \".png\").")
+        if self.task == "segmentation":
+            _label_scheme(self.declaration, path)
 
 
 def visible_files(folder: Path) -> list[Path]:

@@ -58,7 +58,8 @@ def find_foundations(folder: Path) -> list[tuple[Path, Foundation]]:
 
 def write_seen(folder: Path, content_hashes: Collection[str]) -> int:
     """Keep which images were seen; return the number of different ones."""
-    found = {int(text[:16], 16) for text in content_hashes}
+    # a file that could not be read has none
+    found = {int(text[:16], 16) for text in content_hashes if text}
     with writing(folder / SEEN) as temporary, open(temporary, "wb") as file:
         np.save(file, np.sort(np.fromiter(found, dtype=np.uint64, count=len(found))))
     return len(found)

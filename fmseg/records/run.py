@@ -101,6 +101,10 @@ class RunConfig(RunRecord):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def determining(self) -> str:
+        """Return the digest of all that determines the result; why this start was chosen is not among it."""
+        return super(RunConfig, self.evolve(init=self.init.evolve(because=""))).determining()
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:

@@ -20,7 +20,7 @@ from fmseg.inference.out_of_fold import Shape, restored_labels, save_scores, sco
 from fmseg.inference.postprocess import apply_clean_up, choose_clean_up
 from fmseg.inference.probabilities import ENDING, load_probabilities
 from fmseg.inference.scoring import score, share_of_draws_better
-from fmseg.inference.trained import SELECTION, finished_folds, trained_recipes
+from fmseg.inference.trained import SELECTION, finished_folds, trained_recipes, training_command
 from fmseg.planning.folds import load_folds
 from fmseg.records.dataset import CaseFiles, Dataset
 from fmseg.records.plans import Fold
@@ -94,7 +94,7 @@ def _complete_recipes(workspace: Workspace, name: str, folds: Sequence[Fold]) ->
         missing = [fold for fold in range(len(folds)) if fold not in finished_folds(runs)]
         try:
             if missing:
-                command = f"fmseg train {dataset_id(name)} fold{missing[0]} -r {runs.name.split('__')[0]}"
+                command = training_command(runs, missing[0])
                 raise NotReady(f"fold {', '.join(map(str, missing))} is not finished. Go on with: {command}")
             complete.append(_read_recipe(runs, folds))
         except (NotReady, BadData) as error:
@@ -117,7 +117,7 @@ def _read_recipe(runs: Path, folds: Sequence[Fold]) -> _Trained:
         if set(config.cases.val) != set(fold.val) or (configs and config.plans != configs[0].plans):
             raise BadData(
                 f"{folder}: trained on other folds or under another plan than now. Train it again with: "
-                f"fmseg train {dataset_id(config.plans.dataset)} fold{number} -r {config.recipe.name} --fresh"
+                f"{training_command(runs, number)} --fresh"
             )
         scores = Scores.load(folder / "validation" / "scores.json")
         unit = scores.distance_unit

@@ -1,6 +1,9 @@
 """What is here: datasets and how far they are, foundation checkpoints, registered parts."""
 
+from pathlib import Path
+
 from fmseg.errors import UnknownName
+from fmseg.files import read_json
 from fmseg.records.foundation import find_foundations
 from fmseg.records.recipe import recipes
 from fmseg.registry import unknown
@@ -36,8 +39,15 @@ def _dataset(workspace: Workspace, name: str) -> tuple[str, str, str]:
     if any(results.glob("*/fold_*/finished.json")):
         return name, "some folds trained", f"fmseg train {number}"
     if any(prepared.glob("*_images/store.json")):
+        if not _has_masks(prepared):
+            return name, "prepared", "fmseg pretrain"
         return name, "prepared", f"fmseg pretrain; fmseg train {number}"
     return name, "raw", f"fmseg plan_and_preprocess -d {number}"
+
+
+def _has_masks(prepared: Path) -> bool:
+    """Return whether there is something to train on; read without the rest of the plans, which may be old."""
+    return any(read_json(path).get("task") == "segmentation" for path in prepared.glob("plans.json"))
 
 
 def _registered(what: str) -> list[str]:

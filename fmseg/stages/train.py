@@ -68,9 +68,10 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
     Goes on where it was stopped; a finished run is only read. Returns None for ALL, which has no validation.
     """
     plans, cases, store = load_prepared(workspace, name, fold, options.plans)
-    foundation, init = choose_start(find_foundations(workspace.foundations()), plans, options.init)
-    config = _config(plans, cases, fold, foundation, init, options)
     run = RunFolder(workspace.results_of(name) / f"{options.run_name}__{plans.name}" / _fold_name(fold))
+    start = options.init if options.init != "auto" else start_of_siblings(run.path.parent)
+    foundation, init = choose_start(find_foundations(workspace.foundations()), plans, start)
+    config = _config(plans, cases, fold, foundation, init, options)
     runtime = Runtime.detect(config.recipe.precision)
     with locked(run.path, "this fold") if runtime.is_main else nullcontext():
         if runtime.is_main:
@@ -79,7 +80,7 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
             run.claim(config)
         runtime.barrier()
         if not run.is_finished:
-            logger.info("%s, fold %s: %s", run.path.parent.name, fold, init.because)
+            logger.info("%s, %s: %s", run.path.parent.name, run.path.name, init.because)
             task = build_task(config, foundation).to(runtime.device)
             _fit(task, config, store, run, runtime, options)
             if runtime.is_main:
@@ -95,7 +96,7 @@ def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -
     folder = workspace.prepared(name)
     plans = Plans.load(workspace.need(folder / plans_file(plans_name), f"fmseg plan_and_preprocess -d {number}"))
     if plans.task != "segmentation":
-        raise UsageError(f"{name} is a dataset for {plans.task}; this version trains segmentation only.")
+        raise UsageError(f"{name} has no label maps (task: {plans.task}), and only segmentation can be trained yet.")
     store = Store.of(folder, plans)
     folds = load_folds(workspace.need(folder / "splits_final.json", f"fmseg plan -d {number}"))
     if fold == ALL:
@@ -109,6 +110,22 @@ def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -
             f"Prepare the dataset anew: fmseg plan_and_preprocess -d {number}"
         )
     return plans, folds[fold], store
+
+
+def start_of_siblings(runs: Path) -> str:
+    """Return what the folds of this recipe that are there started from, or ``auto`` if there is none.
+
+    All folds of a recipe start alike, also when another checkpoint was pretrained between two of them.
+    """
+    for path in sorted(runs.glob("fold_*/run.json")):
+        return RunConfig.load(path).init.name
+    return "auto"
+
+
+def planned_recipes(workspace: Workspace, name: str, plans_name: str) -> tuple[str, ...]:
+    """Return the recipes that the plan means to be trained. Raises NotReady before it is planned."""
+    path = workspace.prepared(name) / plans_file(plans_name)
+    return Plans.load(workspace.need(path, f"fmseg plan_and_preprocess -d {dataset_id(name)}")).recipes
 
 
 def num_folds(workspace: Workspace, name: str) -> int:

@@ -33,6 +33,7 @@ def test_a_folder_without_dataset_json_says_what_it_must_hold(tmp_path):
         ({"file_ending": None}, "file_ending"),
         ({"task": "detection"}, "task"),
         ({"group_regex": "P[0-9]+"}, "one group"),
+        ({"group_regex": "(P", "task": "unlabelled"}, "no regular expression"),
     ],
 )
 def test_each_wrong_declaration_is_named(tmp_path, changes, message):
