@@ -18,7 +18,7 @@ from fmseg.workspace import Workspace
 
 LABELLED, UNLABELLED = "Dataset901_Phantoms", "Dataset902_PhantomsUnlabelled"
 #: enough to see the idea work on two cores in some minutes; leave them out to use the planned numbers
-QUICK = ("--set", "iterations=150", "--set", "validation_interval=50", "--set", "warmup_iterations=15")
+QUICK = ("--set", "iterations=150")
 PRETRAINING = "90s"
 PICTURE = "predictions.png"
 

@@ -9,14 +9,23 @@ from fmseg.registry import unknown
 
 P = TypeVar("P", bound=Part)
 
+#: ends of the names of numbers that are counted in iterations
+SCHEDULES = ("_iterations", "validation_interval")
+
 
 def apply_settings(part: P, settings: dict[str, str]) -> P:
-    """Return ``part`` with the settings applied. Raises UsageError for a key that is not there.
+    """Return ``part`` with the settings applied.
 
-    Raises BadRecord for a value that does not fit.
+    Another number of ``iterations`` stretches the schedules (warm-ups, the interval of validations) along with
+    it, unless they are set too. Raises UsageError for a key that is not there, BadRecord for a wrong value.
     """
+    planned = part.model_dump()
     for key, text in settings.items():
         part = _changed(part, key, parse_setting(text), f"--set {key}={text}")
+    if "iterations" in settings:
+        stretched = part.model_dump()["iterations"] / planned["iterations"]
+        schedules = [key for key in planned if key.endswith(SCHEDULES) and key not in settings]
+        part = part.evolve(**{key: max(round(planned[key] * stretched), 1) for key in schedules})
     return part
 
 

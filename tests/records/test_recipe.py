@@ -62,6 +62,12 @@ def test_unknown_recipes_and_settings_are_answered_with_the_nearest():
         resolve("upernet", PLANNED, {"iterations": "many"})
 
 
+def test_another_length_stretches_the_schedules_unless_they_are_set():
+    longer = resolve("upernet", PLANNED, {"iterations": "300", "validation_interval": "7"})
+    assert (longer.warmup_iterations, longer.validation_interval) == (30, 7)
+    assert resolve("upernet", PLANNED, {"iterations": "2"}).warmup_iterations == 1
+
+
 def test_nested_settings_are_typed_with_a_dot():
     recipe = resolve("upernet", PLANNED, {"augmentation.rotation_deg": "5.0"})
     assert recipe.augmentation == PLANNED.augmentation.evolve(rotation_deg=5.0)
