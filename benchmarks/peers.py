@@ -8,6 +8,7 @@ latter two are sampled five times a second; time on the cores tells least of wha
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -202,6 +203,7 @@ def parse_size(text: str) -> tuple[int, int]:
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add the options that both benchmarks have."""
     parser.add_argument("--size", type=parse_size, default=(600, 800), help="of made images, HEIGHTxWIDTH")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each command is run, in turn")
     parser.add_argument("--peer-venv", type=Path, default=Path(".venv-nnunet"), help="made there if need be")
     parser.add_argument("--work", type=Path, help="empty or new folder to work in; by default one that is removed")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -210,13 +212,24 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def report(rows: Sequence[Row], settings: dict[str, object], as_json: bool) -> None:
     """Print both programs' figures, their ratios and whether these are what is aimed at."""
     if as_json:
-        print(json.dumps({"settings": settings, "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}))
+        values = [{key: _known(value) for key, value in (asdict(row) | {"ratio": row.ratio}).items()} for row in rows]
+        print(json.dumps({"settings": settings, "rows": values}))
         return
     print(", ".join(f"{key}: {value}" for key, value in settings.items()))
     print(f"{'':40s}{'fmseg':>11s}{'nnU-Net':>11s}{'ratio':>9s}  aim")
     for row in rows:
-        aim = ""
-        if row.aim is not None:
-            sign, met = ("<=", row.ratio <= row.aim) if row.less_is_better else (">=", row.ratio >= row.aim)
-            aim = f"{sign} {row.aim:g}, {'met' if met else 'MISSED'}"
-        print(f"{row.measure:40s}{row.fmseg:11.4g}{row.nnunet:11.4g}{row.ratio:9.3g}  {aim}")
+        print(f"{row.measure:40s}{row.fmseg:11.4g}{row.nnunet:11.4g}{row.ratio:9.3g}  {_verdict(row)}")
+
+
+def _verdict(row: Row) -> str:
+    if row.aim is None:
+        return ""
+    if math.isnan(row.ratio):
+        return "unknown: the machine was too busy"
+    sign, met = ("<=", row.ratio <= row.aim) if row.less_is_better else (">=", row.ratio >= row.aim)
+    return f"{sign} {row.aim:g}, {'met' if met else 'MISSED'}"
+
+
+def _known(value: object) -> object:
+    """Return the value, None for what is not a number, which JSON does not know."""
+    return None if isinstance(value, float) and math.isnan(value) else value

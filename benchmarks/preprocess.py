@@ -8,6 +8,7 @@ Rounds of the two alternate, each on an empty folder; figures are medians.
 """
 
 import argparse
+import os
 import shutil
 from pathlib import Path
 from statistics import median
@@ -44,9 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--data", type=Path, help="folder of grey PNGs to use instead of made images")
-    parser.add_argument("--rounds", type=int, default=1)
     add_common(parser)
     options = parser.parse_args()
+    load = round(os.getloadavg()[0], 1)
     with bench(options) as place:
         num_images = write_dataset(place.raw, options.images, options.size, options.data)
         ours, theirs = [], []
@@ -65,8 +66,8 @@ def main() -> None:
         Row("MB of preprocessed data", *(each / MB for each in sizes), aim=1 / 4, less_is_better=True),
         Row("MB of memory at the peak (PSS)", *(each / MB for each in peaks), aim=1 / 2, less_is_better=True),
     ]
-    settings = {"dataset": DATASET, "images": num_images, "raw MB": round(raw / MB), "processes": NUM_PROCESSES}
-    report(rows, settings | {"rounds": options.rounds}, options.json)
+    settings = {"dataset": DATASET, "images": num_images, "raw MB": round(raw / MB), "load before": load}
+    report(rows, settings | {"processes": NUM_PROCESSES, "rounds": options.rounds}, options.json)
 
 
 if __name__ == "__main__":

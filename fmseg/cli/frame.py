@@ -193,6 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     _register()
     if os.environ.get("TERM") == "dumb":
         os.environ.setdefault("NO_COLOR", "1")
+    # OpenMP's threads spin while they wait, by default: beside other busy processes training took 4 to 8 times
+    # as long (LOG.md, 2026-11-22); it is read when torch is imported, so long before a stage could set it
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(args=list(arguments) if arguments is not None else sys.argv[1:], prog_name="fmseg")
     sys.exit(0)
 

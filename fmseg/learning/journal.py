@@ -30,6 +30,8 @@ class Journal:
         self.status = ""
         self._values: dict[str, list[Tensor]] = {}
         self._bad_intervals = 0
+        #: steps of this interval that an earlier process made, in a time that is not known here
+        self._earlier_steps = 0
         self._restart_clock()
 
     def add(self, values: Mapping[str, Tensor]) -> None:
@@ -53,8 +55,9 @@ class Journal:
         is_bad = len(skipped) > MAX_SKIPPED_SHARE * len(norms)
         self._bad_intervals = self._bad_intervals + 1 if is_bad else 0
         self.log(step, means | dict(schedule))
-        self._log_speed(step, len(norms), means)
+        self._log_speed(step, len(norms) - self._earlier_steps, means)
         self._values.clear()
+        self._earlier_steps = 0
         self._restart_clock()
         if self._bad_intervals == MAX_BAD_INTERVALS:
             raise FmsegError(
@@ -98,6 +101,7 @@ class Journal:
             name: [torch.tensor(math.nan if v is None else v, device=self.runtime.device) for v in column]
             for name, column in state["values"].items()
         }
+        self._earlier_steps = len(self._values.get("grad_norm", ()))
 
     def _fetch(self) -> dict[str, list[float]]:
         """Return the collected values, each the mean over the ranks where it is finite, NaN if nowhere.

@@ -94,13 +94,23 @@ class ViT(nn.Module):
 
     def _embed(self, image: Tensor, mask: Tensor | None) -> Tensor:
         h, w = patch_grid((image.shape[2], image.shape[3]), self.architecture.patch_size)
-        tokens = self.patch_embed.proj(image).flatten(2).transpose(1, 2)  # (B, N, D)
+        tokens = self._project(image)  # (B, N, D)
         if mask is not None:
             tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
         position = self._positions(h, w)
         cls = (self.cls_token + position[:, :1]).expand(len(image), -1, -1)
         prefix = [cls] if self.reg_token is None else [cls, self.reg_token.expand(len(image), -1, -1)]
         return torch.cat([*prefix, tokens + position[:, 1:]], dim=1)
+
+    def _project(self, image: Tensor) -> Tensor:
+        """Return the patches' embeddings (B, N, D): the stem's convolution as one matrix product.
+
+        Patches do not overlap, so both are the same sum; the product is several times as fast on a CPU.
+        """
+        stem, patch = self.patch_embed.proj, self.architecture.patch_size
+        rows = image.unflatten(2, (-1, patch)).unflatten(4, (-1, patch))  # (B, C, h, p, w, p)
+        patches = rows.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, C p p)
+        return F.linear(patches, stem.weight.flatten(1), stem.bias)
 
     def _positions(self, h: int, w: int) -> Tensor:
         """Return the position embedding (1, 1 + h w, D) for another grid of patches."""

@@ -73,6 +73,14 @@ def test_nothing_is_seen_outside_the_sector():
     assert (image[inside] > 0).mean() > 0.98
 
 
+def test_labels_lie_in_the_sector():
+    for seed in range(8):
+        each = scan(seed)
+        label = render(each)[1]
+        assert label.any()
+        assert not label[~in_sector(each.patient.device, each.settings.depth_mm)].any()
+
+
 def test_bone_casts_a_shadow_along_the_beams_and_fluid_brightens():
     for loss, darker in ((5.0, True), (-0.5, False)):
         tissue = uniform_tissue(loss=0.0)
@@ -92,6 +100,21 @@ def test_patients_look_alike_to_themselves():
     scans = [sample_scan(rng, patient) for _ in range(4)]
     assert {each.patient for each in scans} == {patient}
     assert len({(each.turn_deg, each.shift_mm, each.settings.gain_db) for each in scans}) == 4
+
+
+def test_heads_of_a_patient_are_alike_and_those_of_others_are_not():
+    sizes = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        patient = sample_patient(rng)
+        scans = [sample_scan(rng, patient) for _ in range(4)]
+        # on one machine with one depth, and whole, so that only the anatomy is left to differ
+        aimed = [replace(each, shift_mm=(patient.head.mean_mm, 90.0), turn_deg=each.turn_deg % 90) for each in scans]
+        aimed = [replace(each, settings=replace(each.settings, depth_mm=180.0)) for each in aimed]
+        aimed = [replace(each, patient=replace(patient, device=PLAIN)) for each in aimed]
+        sizes.append([(render(each)[1] == LABELS["head"]).sum() for each in aimed])
+    within, between = np.std(sizes, axis=1).mean(), np.std(np.mean(sizes, axis=1))
+    assert within < 0.2 * between
 
 
 def test_the_stomach_is_dark_and_the_skull_bright():
