@@ -142,7 +142,7 @@ def loss_of_a_rank(rank, folder):
 
 
 def test_two_ranks_have_the_loss_and_the_gradient_of_one(tmp_path):
-    multiprocessing.start_processes(loss_of_a_rank, (str(tmp_path),), nprocs=2, start_method="fork")
+    multiprocessing.start_processes(loss_of_a_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     logits, labels = batch(CLASSES, values=4)
     logits.requires_grad_()
