@@ -30,7 +30,7 @@ def command(root: Path, *arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", "/tmp/matplotlib")}
+    return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def done(result: subprocess.CompletedProcess[str]) -> str:
