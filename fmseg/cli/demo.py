@@ -20,7 +20,7 @@ from fmseg.workspace import Workspace
 LABELLED, UNLABELLED = "Dataset901_Phantoms", "Dataset902_PhantomsUnlabelled"
 #: enough to see the idea work on two cores in some minutes; leave them out to use the planned numbers. In trials
 #: small batches learned more in the same time, and a decoder of half the planned width learned as much.
-QUICK = ("iterations=200", "batch_size=4", "decoder_channels=32", "validation_interval=100")
+QUICK = ("iterations=320", "batch_size=2", "decoder_channels=32", "validation_interval=160")
 NUM_FOLDS = 3
 PRETRAINING = "75s"
 PICTURE = "predictions.png"

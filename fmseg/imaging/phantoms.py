@@ -1,8 +1,8 @@
 """Made ultrasound images of a fetus with their label maps, for the demo and for trials.
 
 Nothing in them is anybody's. What a patient is made of stands in ``anatomy``, what beams meet there in ``echoes``,
-and how a probe shows it in ``scanner``. Head and stomach are not told by their grey values: cysts, vessels, limbs and
-the fluid around the fetus look alike, so a network must learn where in a body things lie.
+and how a probe shows it in ``scanner``. Head and abdomen are not told by their grey values: both are tissue among tissue,
+so a network must learn their borders and what lies in them.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from fmseg.imaging.scanner import Floats, Settings, acquire, beam_points, in_sec
 __all__ = ["LABELS", "Group", "PhantomPatient", "PhantomScan", "make_phantom", "render", "sample_patient"]
 __all__ += ["sample_scan", "write_phantoms"]
 
-LABELS = {"background": 0, "head": 1, "stomach": 2}
+LABELS = {"background": 0, "head": 1, "abdomen": 2}
 LABELLED, UNLABELLED = "Dataset901_Phantoms", "Dataset902_PhantomsUnlabelled"
 CHANNELS = {"0": "ultrasound"}
 
@@ -76,8 +76,7 @@ def render(scan: PhantomScan) -> tuple[Bytes, Bytes]:
     image = acquire(patient.device, scan.settings, tissue(patient, x, y, *_in_fetus(scan, x, y)))
     u, v = _in_fetus(scan, *pixel_points(patient.device, depth_mm))
     label = np.zeros(image.shape, np.uint8)
-    in_trunk = patient.trunk.outside_mm(u, v) <= 0
-    label[in_trunk & (patient.stomach.outside_mm(u, v) <= 0)] = LABELS["stomach"]
+    label[patient.trunk.outside_mm(u, v) <= 0] = LABELS["abdomen"]
     label[patient.head.outside_mm(u, v) <= 0] = LABELS["head"]  # the skull included
     label[~in_sector(patient.device, depth_mm)] = 0
     return image, label
