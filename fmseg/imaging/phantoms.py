@@ -1,11 +1,11 @@
 """Made ultrasound images of a fetus with their label maps, for the demo and for trials.
 
 Nothing in them is anybody's. What a patient is made of stands in ``anatomy``, what beams meet there in ``echoes``,
-and how a probe shows it in ``scanner``. Head and abdomen are not told by their grey values: both are tissue among tissue,
-so a network must learn their borders and what lies in them.
+and how a probe shows it in ``scanner``. Head and abdomen are not told by their grey values: both
+are tissue among tissue, so a network must learn their borders and what lies in them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fmseg.files import write_bytes, write_json
 from fmseg.imaging.anatomy import PhantomPatient, sample_patient, turn
 from fmseg.imaging.echoes import tissue
-from fmseg.imaging.scanner import Floats, Settings, acquire, beam_points, in_sector, pixel_points
+from fmseg.imaging.scanner import DEVICES, Floats, Settings, acquire, beam_points, in_sector, pixel_points
 
 __all__ = ["LABELS", "Group", "PhantomPatient", "PhantomScan", "make_phantom", "render", "sample_patient"]
 __all__ += ["sample_scan", "write_phantoms"]
@@ -90,7 +90,7 @@ def make_phantom(rng: np.random.Generator) -> tuple[Bytes, Bytes]:
 def write_phantoms(
     raw: Path,
     *,
-    training: Group = Group("P", 16, 3),
+    training: Group = Group("P", 24, 2),
     test: Group = Group("T", 6, 2),
     corpus: Group = Group("U", 100, 4),
     seed: int = 0,
@@ -120,7 +120,8 @@ def _write_group(folder: Path, group: Group, part: str, seed: int, *, with_label
     for number in range(group.num_patients):
         # of the group's name too, so that no patient is in two groups
         rng = np.random.default_rng((seed, *group.prefix.encode(), number))
-        patient = sample_patient(rng)
+        # each group has as much of each machine, so that scores do not hang on a rare one
+        patient = replace(sample_patient(rng), device=DEVICES[number % len(DEVICES)])
         for index in range(group.images_per_patient):
             case = f"{group.prefix}{number:03d}_{index}"
             image, label = render(sample_scan(rng, patient))
