@@ -20,15 +20,15 @@ import numpy as np
 
 from fmseg.cli import type_command
 from fmseg.console import print_json, print_table
-from fmseg.inference.features import embed
+from fmseg.inference.probes import probe_images
 from fmseg.networks.vit import ViT
 from fmseg.networks.weights import load_backbone
 from fmseg.planning.patients import patients_of
 from fmseg.records.dataset import Dataset
 from fmseg.records.foundation import Foundation
-from fmseg.records.plans import Plans
+from fmseg.records.plans import Fold, Plans
 from fmseg.records.scores import Scores
-from fmseg.sampling.store import Store, store_folder
+from fmseg.sampling.store import Store
 from fmseg.workspace import Workspace
 
 HEADS, PLANES, CORPUS = 501, 502, 503
@@ -123,30 +123,13 @@ def probe_scores(root: Path, seeds: int) -> dict[str, list[float]]:
 
 def probe(workspace: Workspace, vit: ViT, card: Foundation) -> float:
     """Fit a logistic regression on frozen features of the other patients' planes, score the held-out ones."""
-    from sklearn.linear_model import LogisticRegressionCV
-    from sklearn.metrics import f1_score
-    from sklearn.model_selection import GroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     name = workspace.dataset_name(str(PLANES))
     dataset = Dataset.load(workspace.raw_dataset(name))
-    plans = Plans.load(workspace.prepared(name) / "plans.json")
-    store = Store.open(store_folder(workspace.prepared(name), plans))
+    store = Store.of(workspace.prepared(name), Plans.load(workspace.prepared(name) / "plans.json"))
     rest, test, patients = held_out(dataset)
-    classes = dataset.classes_of_cases()
-    sets = [[case for case in cases if case in store.cases] for cases in (rest, test)]
-    x, x_test = (
-        embed(vit, store, [store.cases[case].start for case in cases], mean=card.mean, std=card.std) for cases in sets
-    )
-    y, y_test = ([classes[case] for case in cases] for cases in sets)
-    # the strength is chosen on folds of the other patients
-    folds = list(GroupKFold(3).split(x, y, groups=[patients[case] for case in sets[0]]))
-    search = LogisticRegressionCV(
-        Cs=np.logspace(-4, 1, 6), cv=folds, scoring="f1_macro", max_iter=2000, class_weight="balanced"
-    )
-    model = make_pipeline(StandardScaler(), search).fit(x, y)
-    return float(f1_score(y_test, model.predict(x_test), average="macro"))
+    train, val = (tuple(case for case in cases if case in store.cases) for cases in (rest, test))
+    fold = Fold(train=train, val=val)
+    return probe_images(vit, (card.mean, card.std), store, fold, dataset.classes_of_cases(), patients)["linear_f1"]
 
 
 def row(what: str, start: str, values: list[float]) -> tuple[object, ...]:

@@ -1,6 +1,6 @@
 """From a folder of images to label maps on disk: fmseg against nnU-Net v2, on the CPU, in the same run.
 
-    python benchmarks/predict.py [--images 50] [--peer-images 8] [--peer-images-mirrored 4] [--json]
+    python benchmarks/predict.py [--images 200] [--peer-images 8] [--peer-images-mirrored 4] [--json]
 
 Each predicts with one network of its own plan: ``fmseg predict`` with a network trained for two iterations,
 ``nnUNetv2_predict`` with an untrained one (what a network has learned does not change its time). Without and with
@@ -99,7 +99,7 @@ def compare(place: Bench, num_images: int, num_peer: int, *, mirror: bool, round
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--peer-images", type=int, default=8, help="nnU-Net's larger folder, not mirrored")
     parser.add_argument("--peer-images-mirrored", type=int, default=4, help="the same, mirrored")
     add_common(parser)

@@ -239,6 +239,8 @@ def explain_constants(reasons: Reasons) -> dict[str, Any]:
     reasons.share(tuple(targets), "as in UltraDINO: softmax centring, which also works on small batches")
     weights = {"dino_weight": 1.0, "ibot_weight": 1.0, "koleo_weight": 0.1}
     reasons.share(tuple(weights), "as in DINOv2: images and patches count alike, spreading a tenth")
+    pixels = {"pixel_weight": 0.0}
+    reasons.share(tuple(pixels), "DINOv2 guesses no grey values; 1 adds such a loss, which is on trial")
     masks = {"mask_probability": 0.5, "mask_ratio": (0.1, 0.5)}
     reasons.share(tuple(masks), "as in DINOv2: half of the global views, 10 to 50 % of the patches")
     steps = {"min_learning_rate": 1e-6, "clip_norm": 3.0, "layer_decay": 0.9, "patch_embed_factor": 0.2}
@@ -246,4 +248,4 @@ def explain_constants(reasons: Reasons) -> dict[str, Any]:
         tuple(steps), "as in DINOv2: cosine to 1e-6, gradients clipped, the first layers slower than the last"
     )
     reasons.share(("seed",), "any number; the same one gives the same run")
-    return heads | targets | weights | masks | steps
+    return heads | targets | weights | pixels | masks | steps

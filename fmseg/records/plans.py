@@ -120,6 +120,8 @@ class Pretraining(Part):
     dino_weight: float
     ibot_weight: float
     koleo_weight: float
+    #: of guessing the grey values of masked patches, which teaches before the teacher knows anything
+    pixel_weight: float = 0.0
     mask_probability: float
     mask_ratio: tuple[float, float]
     drop_path: float

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fmseg.networks.vit import ViT
 from fmseg.records.plans import Pretraining
 from fmseg.tasks.dino_collapse import collapse_measures
-from fmseg.tasks.dino_heads import ProjectionHead
+from fmseg.tasks.dino_heads import PixelHead, ProjectionHead
 from fmseg.tasks.dino_losses import koleo, prototype_cross_entropy
 from fmseg.tasks.dino_targets import Centre, Targets, matmul_dtype, sinkhorn_targets, softmax_targets
 
@@ -35,6 +35,7 @@ class DinoNetwork(nn.Module):
         self.backbone = backbone
         self.dino_head = _head(recipe)
         self.ibot_head = None if recipe.shared_head else _head(recipe)
+        self.pixel_head = PixelHead(recipe.architecture) if recipe.pixel_weight > 0 else None
 
     @property
     def patch_head(self) -> ProjectionHead:
@@ -116,6 +117,9 @@ class DinoTask(nn.Module):
 
         loss = recipe.dino_weight * dino + recipe.ibot_weight * ibot + recipe.koleo_weight * spread
         parts = {"dino_local": dino_local.sum(), "dino_global": dino_global.sum(), "ibot": ibot, "koleo": spread}
+        if self.model.pixel_head is not None:
+            parts["pixels"] = self.model.pixel_head.loss(patches, images, masked, weights)
+            loss = loss + recipe.pixel_weight * parts["pixels"]
         return loss, {name: part.detach() for name, part in parts.items()} | signs
 
     @torch.no_grad()

@@ -107,6 +107,24 @@ def make_batch(num_images=4, num_locals=3, share=0.3, seed=0):
     }
 
 
+def test_the_pixel_loss_is_the_error_of_cell_means_of_masked_patches():
+    task, batch = make_task(pixel_weight=0.5), make_batch()
+    without = copy.deepcopy(task)
+    without.model.pixel_head = None
+    loss, values = task.training_loss(batch, 1)
+    backbone = task.model.backbone
+    tokens = backbone.forward_groups([batch["globals"]], [batch["masks"]])[0][:, backbone.num_prefix_tokens :]
+    guesses = task.model.pixel_head.guess(tokens)
+    errors = []
+    for image, guess, mask in zip(batch["globals"], guesses, batch["masks"], strict=True):
+        patches = image[0].reshape(4, 8, 4, 8).permute(0, 2, 1, 3).reshape(16, 4, 2, 4, 2)
+        of_patches = (patches.mean((2, 4)).flatten(1) - guess).square().mean(1)
+        errors.append(of_patches[mask].mean() if mask.any() else torch.tensor(0.0))
+    assert float(values["pixels"]) == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
+    plain = without.training_loss(batch, 1)[0]
+    assert loss.item() == pytest.approx(plain.item() + 0.5 * float(values["pixels"]), rel=1e-5)
+
+
 @pytest.mark.parametrize("centering", ["softmax", "sinkhorn"])
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize(("num_locals", "share"), [(3, 0.3), (0, 0.3), (2, 0.0)])
