@@ -93,13 +93,14 @@ def test_the_four_commands_end_to_end(job):
     (card,) = [Foundation.load(path) for path in job.glob("fmseg_results/foundation/*/*/foundation.json")]
     assert card.samples_seen == 64
     assert card.seen_count == card.num_images == 6
+    assert [probe.dataset for probe in card.probes] == [DATASET]
     results = job / "fmseg_results" / DATASET
     selection = Selection.load(results / "selection.json")
     assert selection.members[0].folds == (0, 1, 2)
     for fold in range(3):
         folder = results / "upernet__fmsegPlans" / f"fold_{fold}"
         run = json.loads((folder / "run.json").read_text())
-        assert run["init"]["name"] == card.name
+        assert run["init"]["name"] == (card.name if card.has_learned else "scratch")
         assert json.loads((folder / "finished.json").read_text())["seen_in_pretraining"] == 2
         assert Scores.load(folder / "validation" / "scores.json").cases
     listing = done(fmseg(job, "list", "--json"))

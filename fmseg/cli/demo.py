@@ -22,6 +22,8 @@ LABELLED, UNLABELLED = "Dataset901_Phantoms", "Dataset902_PhantomsUnlabelled"
 #: small batches learned more in the same time, and a decoder of half the planned width learned as much.
 QUICK = ("iterations=320", "batch_size=2", "decoder_channels=32", "validation_interval=160")
 NUM_FOLDS = 3
+#: what fmseg calls the checkpoint; named, since after so short a pretraining --init auto may prefer scratch
+CHECKPOINT = "d901-d902"
 PRETRAINING = "75s"
 PICTURE = "predictions.png"
 
@@ -60,8 +62,8 @@ class Story:
         print_line("Look at:")
         for file, what in (
             (PICTURE, "predictions beside labels"),
-            ("fmseg_results/foundation/ultrasound/d901-d902/progress.png", "the pretraining"),
-            (f"fmseg_results/{LABELLED}/upernet__fmsegPlans/fold_0/progress.png", "a fold's training"),
+            (f"fmseg_results/foundation/ultrasound/{CHECKPOINT}/progress.png", "the pretraining"),
+            (f"fmseg_results/{LABELLED}/upernet-{CHECKPOINT}__fmsegPlans/fold_0/progress.png", "a fold's training"),
             ("predictions/report.csv", "confidence and disagreement of the folds per image"),
         ):
             print_line(f"  {self.folder / file}  ({what})")
@@ -84,7 +86,7 @@ def demo(folder: Path) -> Story:
         ("plan_and_preprocess", "-d", "901", "902"),
         ("pretrain", "--budget", PRETRAINING),
         ("train", "901", "--init", "scratch", *quick),
-        ("train", "901", *quick),
+        ("train", "901", "--init", CHECKPOINT, *quick),
         ("predict", "-i", str(images), "-o", str(predictions), "--overlays"),
         ("evaluate", "-d", "901", "-i", str(predictions), "-l", str(labels)),
     ):
@@ -92,7 +94,10 @@ def demo(folder: Path) -> Story:
     _draw(folder, images, labels, predictions)
     dice = {
         title: _fold_dice(workspace.results_of(LABELLED) / f"{runs}__fmsegPlans")
-        for title, runs in (("pretrained on its own images", "upernet"), ("from scratch", "upernet-scratch"))
+        for title, runs in (
+            ("pretrained on its own images", f"upernet-{CHECKPOINT}"),
+            ("from scratch", "upernet-scratch"),
+        )
     }
     return Story(folder, time.monotonic() - start, dice, Scores.load(predictions / "scores.json"))
 

@@ -26,12 +26,21 @@ RIDGES = np.logspace(0, 5, 6)
 NEIGHBOURS = 20
 #: folds within the training cases that choose the strength
 INNER_FOLDS = 3
+#: cases that a probe learns on, and is scored on, at most: it shall take a minute, not an hour
+MOST_CASES = 300
+
+
+def thinned(fold: Fold, store: PreparedCases) -> Fold:
+    """Return evenly spaced cases of a fold, those that are in the store."""
+    there = [[case for case in cases if case in store.cases] for cases in (fold.train, fold.val)]
+    train, val = (tuple(cases[:: 1 + (len(cases) - 1) // MOST_CASES]) for cases in there)
+    return Fold(train=train, val=val)
 
 
 def probe_patches(vit: ViT, moments: Moments, store: PreparedCases, fold: Fold, scheme: LabelScheme) -> float:
     """Fit a linear map from a patch's token to the share of each output in it; return the mean foreground Dice.
 
-    moments: mean and std of the checkpoint, of images in [0, 1]. Only the first image of a case is used.
+    moments: mean and std of the checkpoint, of images in [0, 1]. Of a volume only the middle slice is used.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
@@ -74,7 +83,7 @@ def probe_images(
 
     mean, std = moments
     x, x_test = (
-        embed(vit, store, [store.cases[case].start for case in cases], mean=mean, std=std)
+        embed(vit, store, [_middle(store, case) for case in cases], mean=mean, std=std)
         for cases in (fold.train, fold.val)
     )
     y, y_test = ([classes[case] for case in cases] for cases in (fold.train, fold.val))
@@ -91,9 +100,9 @@ def probe_images(
 
 @torch.no_grad()
 def _patch_tokens(vit: ViT, moments: Moments, store: PreparedCases, case: str) -> np.ndarray:
-    """Return (rows, columns, D) of a case's first image, filled up to whole patches."""
+    """Return (rows, columns, D) of a case's middle image, filled up to whole patches."""
     mean, std = moments
-    image = to_network(store.image(store.cases[case].start), tuple(mean), tuple(std))
+    image = to_network(store.image(_middle(store, case)), tuple(mean), tuple(std))
     patch, (height, width) = vit.architecture.patch_size, image.shape[1:]
     image = np.pad(image, ((0, 0), (0, -height % patch), (0, -width % patch)))
     device = next(vit.parameters()).device
@@ -102,8 +111,13 @@ def _patch_tokens(vit: ViT, moments: Moments, store: PreparedCases, case: str) -
     return grid
 
 
+def _middle(store: PreparedCases, case: str) -> int:
+    images = store.cases[case]
+    return images[len(images) // 2]
+
+
 def _label(store: PreparedCases, case: str) -> np.ndarray:
-    label = store.label(store.cases[case].start)
+    label = store.label(_middle(store, case))
     assert label is not None, f"{case} has no label map"
     return label
 

@@ -16,7 +16,8 @@ Found = tuple[Path, Foundation]
 def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found | None, Initialisation]:
     """Return the checkpoint to start from (None: scratch), and what to record about it.
 
-    ``auto`` takes the one of this modality and number of channels that has seen most samples.
+    ``auto`` takes the one of this modality and number of channels that has seen most samples, of those whose probes
+    are better than random weights.
     Raises UnknownName for a name that is not there.
     """
     if init == "scratch":
@@ -42,9 +43,23 @@ def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found
                 f"{plans.preprocessing.channels} channel(s) yet; 'fmseg pretrain' makes one"
             )
             return None, Initialisation(name="scratch", sha256="", because=why)
-        chosen = max(fitting, key=lambda pair: (pair[1].samples_seen, pair[1].name))
+        learned = [pair for pair in fitting if pair[1].has_learned]
+        if not learned:
+            return None, Initialisation(name="scratch", sha256="", because=_not_learned(fitting[-1][1]))
+        chosen = max(learned, key=lambda pair: (pair[1].samples_seen, pair[1].name))
         why = f"it has seen most samples of the {len(fitting)} for {plans.modality}"
     card = chosen[1]
     return chosen, Initialisation(
         name=card.name, sha256=card.weights_sha256, because=f"starting from {card.summary}: {why}"
+    )
+
+
+def _not_learned(card: Foundation) -> str:
+    probes = "; ".join(
+        f"{probe.dataset}: {probe.measure} {probe.score:.3f}, random weights {probe.random:.3f}"
+        for probe in card.probes
+    )
+    return (
+        f"starting from scratch: {card.name} has learned too little to help ({probes}). Pretrain it longer, or take it "
+        f"all the same with --init {card.name}"
     )

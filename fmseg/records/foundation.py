@@ -8,12 +8,23 @@ import numpy as np
 
 from fmseg.files import writing
 from fmseg.records.plans import Architecture, Pretraining
-from fmseg.records.record import Record
+from fmseg.records.record import Part, Record
 from fmseg.records.run import Provenance
 
 CARD, WEIGHTS = "foundation.json", "backbone.safetensors"
 #: sorted first 64 bits of the content hash of every image seen: 8 bytes an image, of which nothing can be read
 SEEN = "seen.npy"
+
+
+class ProbeScore(Part):
+    """What frozen features are worth on the validation cases of one labelled dataset."""
+
+    dataset: str
+    #: in words, with the unit of both numbers
+    measure: str
+    score: float
+    #: that of the same network with random weights
+    random: float
 
 
 class Foundation(Record):
@@ -40,7 +51,14 @@ class Foundation(Record):
     #: number of different images seen; their hashes are in ``seen.npy``
     seen_count: int
     licence: str
+    #: of the labelled datasets that were at hand
+    probes: tuple[ProbeScore, ...] = ()
     provenance: Provenance
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether probes beat random weights, on average; true where nobody could look."""
+        return not self.probes or sum(probe.score - probe.random for probe in self.probes) > 0
 
     @property
     def summary(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_jsonable_python
 
 from fmseg.errors import BadRecord
 from fmseg.files import read_json, sha256, write_json
@@ -23,10 +24,7 @@ class Part(BaseModel):
 
     def evolve(self, **changes: Any) -> Self:
         """Return a copy with some values changed, validated. Raises BadRecord naming a wrong key or value."""
-        plain = {
-            key: value.model_dump(mode="json") if isinstance(value, Part) else value for key, value in changes.items()
-        }
-        return self.parse(self.model_dump(mode="json") | plain, type(self).__name__)
+        return self.parse(self.model_dump(mode="json") | to_jsonable_python(changes), type(self).__name__)
 
     @classmethod
     def parse(cls, value: Any, source: str) -> Self:

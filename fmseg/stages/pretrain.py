@@ -15,26 +15,34 @@ from torch import Tensor
 from fmseg.errors import UsageError
 from fmseg.files import locked, read_lines
 from fmseg.imaging.measure import read_facts
+from fmseg.inference.probes import probe_images, probe_patches, thinned
 from fmseg.learning.loop import FitOptions, Hook, fit
 from fmseg.learning.optim import adamw, cosine, parameter_groups, set_step, warmup_cosine
 from fmseg.learning.runtime import Runtime
+from fmseg.networks.vit import ViT
 from fmseg.networks.weights import save_backbone
+from fmseg.planning.folds import load_folds
 from fmseg.planning.hardware import detect_hardware
+from fmseg.planning.patients import patients_of
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_facts
+from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import Fingerprint
-from fmseg.records.foundation import CARD, Foundation, write_seen
-from fmseg.records.plans import Pretraining, Reason
+from fmseg.records.foundation import CARD, Foundation, ProbeScore, write_seen
+from fmseg.records.plans import Fold, Plans, Pretraining, Reason
 from fmseg.records.run import PretrainConfig, Provenance, RunFolder, Source
 from fmseg.records.settings import apply_settings
 from fmseg.reporting.curves import draw_progress
 from fmseg.sampling.corpora import Corpus, collect_corpora
 from fmseg.sampling.corpus import ViewDataset
 from fmseg.sampling.loaders import batches
+from fmseg.sampling.store import Store
 from fmseg.tasks.dino import DinoTask
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
+#: task of a dataset -> what a probe measures there
+PROBES = {"segmentation": "linear map of patches, Dice", "classification": "linear probe, macro F1"}
 #: steps of the short run that a time budget is planned from
 PROBE_STEPS = 8
 
@@ -247,8 +255,42 @@ def _finish(workspace: Workspace, corpus: Corpus, task: DinoTask, config: Pretra
         metrics={key: float(value) for key, value in last.items() if key != "step"},
         weights_sha256=weights_sha256,
         seen_count=write_seen(run.path, hashes),
+        probes=_probe(workspace, corpus, task.teacher_backbone, recipe),
         licence="that of the images it was made from",
         provenance=config.provenance,
     )
     card.save(run.path / CARD)
     run.finish({"samples_seen": card.samples_seen})
+
+
+def _probe(workspace: Workspace, corpus: Corpus, teacher: ViT, recipe: Pretraining) -> tuple[ProbeScore, ...]:
+    """Score the teacher's features, and those of random weights, on the first fold of each labelled dataset."""
+    torch.manual_seed(recipe.seed)
+    random = ViT(recipe.architecture).to(next(teacher.parameters()).device)
+    scores = []
+    for name, plans, store in zip(corpus.names, corpus.plans, corpus.stores, strict=True):
+        path = workspace.prepared(name) / "splits_final.json"
+        folds = load_folds(path) if path.exists() else ()
+        fold = thinned(folds[0], store) if folds else Fold(train=(), val=())
+        if not (fold.train and fold.val):
+            continue
+        score, by_chance = (_probe_dataset(workspace, plans, store, fold, vit, recipe) for vit in (teacher, random))
+        if score is not None and by_chance is not None:
+            measure = PROBES[plans.task]
+            logger.info("%s: %s %.3f, random weights %.3f", name, measure, score, by_chance)
+            scores.append(ProbeScore(dataset=name, measure=measure, score=score, random=by_chance))
+    return tuple(scores)
+
+
+def _probe_dataset(
+    workspace: Workspace, plans: Plans, store: Store, fold: Fold, vit: ViT, recipe: Pretraining
+) -> float | None:
+    """Return the score of one network, None where there is too little to learn from."""
+    moments = (recipe.mean, recipe.std)
+    if plans.labels is not None:
+        return probe_patches(vit, moments, store, fold, plans.labels)
+    dataset = Dataset.load(workspace.raw_dataset(plans.dataset))
+    classes, patients = dataset.classes_of_cases(), patients_of(dataset, [*fold.train, *fold.val])[0]
+    if min(len({values[case] for case in fold.train}) for values in (classes, patients)) < 2:
+        return None
+    return probe_images(vit, moments, store, fold, classes, patients)["linear_f1"]

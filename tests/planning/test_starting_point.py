@@ -4,7 +4,7 @@ import pytest
 
 from fmseg.errors import UnknownName
 from fmseg.planning.starting_point import choose_start
-from fmseg.records.foundation import Foundation
+from fmseg.records.foundation import Foundation, ProbeScore
 from fmseg.records.run import Provenance
 from fmseg.stages.fingerprint import fingerprint
 
@@ -54,6 +54,22 @@ def test_auto_says_clearly_that_there_is_none(plans):
     assert chosen is None
     assert init.name == "scratch"
     assert "no foundation checkpoint for ultrasound" in init.because
+
+
+def probed(pair, score):
+    probe = ProbeScore(dataset="Dataset501_Discs", measure="linear map of patches, Dice", score=score, random=0.5)
+    return pair[0], pair[1].evolve(probes=(probe,))
+
+
+def test_auto_leaves_out_what_its_probe_found_no_better_than_random_weights(plans):
+    plans = plans.evolve(modality="ultrasound")
+    weak, strong = probed(card("weak", plans, samples=10**6), 0.49), probed(card("strong", plans, samples=10), 0.6)
+    assert choose_start([weak, strong], plans, "auto")[0] == strong
+    chosen, init = choose_start([weak], plans, "auto")
+    assert chosen is None
+    assert "weak has learned too little" in init.because
+    assert "0.490, random weights 0.500" in init.because
+    assert choose_start([weak], plans, "weak")[0] == weak
 
 
 def test_scratch_and_names_are_taken_as_asked(plans):
