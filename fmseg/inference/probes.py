@@ -37,6 +37,20 @@ def thinned(fold: Fold, store: PreparedCases) -> Fold:
     return Fold(train=train, val=val)
 
 
+def probe(
+    vit: ViT,
+    moments: Moments,
+    store: PreparedCases,
+    fold: Fold,
+    labels: LabelScheme | Mapping[str, str],
+    patients: Mapping[str, str],
+) -> float:
+    """Return the score of patches for label maps, of whole images for classes by case."""
+    if isinstance(labels, LabelScheme):
+        return probe_patches(vit, moments, store, fold, labels)
+    return probe_images(vit, moments, store, fold, labels, patients)["linear_f1"]
+
+
 def probe_patches(vit: ViT, moments: Moments, store: PreparedCases, fold: Fold, scheme: LabelScheme) -> float:
     """Fit a linear map from a patch's token to the share of each output in it; return the mean foreground Dice.
 
@@ -87,6 +101,8 @@ def probe_images(
         for cases in (fold.train, fold.val)
     )
     y, y_test = ([classes[case] for case in cases] for cases in (fold.train, fold.val))
+    if len(set(y)) < 2:
+        return {"linear_f1": 0.0, "knn_f1": 0.0}  # nothing can be told apart
     groups = [patients[case] for case in fold.train]
     inner = list(GroupKFold(min(INNER_FOLDS, len(set(groups)))).split(x, y, groups))
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fmseg.console import duration
+from fmseg.planning.benefit import expected_benefit
 from fmseg.planning.budget import predict_cost
 from fmseg.planning.finetuning import predicted_fold_seconds
 from fmseg.planning.planner import plans_file
@@ -113,6 +114,9 @@ def predictions(plans: Plans) -> list[Row]:
         Row("predicted.pretraining_time", duration(cost.seconds), f"a rule of thumb for {machine}", budget),
         Row("predicted.pretraining_memory", f"{cost.memory_gb:.2g} GB", "of one device, an estimate", "-"),
     ]
+    benefit = expected_benefit(cost.samples_seen)
+    value = f"{benefit.dice_gain:+.2f} Dice, {benefit.probe_gain:+.2f} macro F1"
+    rows.append(Row("predicted.benefit", value, benefit.describe(cost.images_per_s), budget))
     if plans.finetuning is not None:
         seconds = predicted_fold_seconds(plans.finetuning, plans.pretraining.architecture, hardware)
         because = "training of one fold, validation apart; a rule of thumb"

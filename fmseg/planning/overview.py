@@ -6,6 +6,7 @@ docs/explanation/planning.md holds both tables; a test compares them with what t
 import math
 
 from fmseg.console import duration
+from fmseg.planning.benefit import expected_benefit
 from fmseg.planning.budget import predict_cost
 from fmseg.planning.ladder import RUNGS
 from fmseg.planning.pretraining import CorpusFacts, plan_pretraining
@@ -18,6 +19,7 @@ EIGHT_GPUS = ONE_GPU.evolve(num_devices=8, num_cores=128)
 MACHINES = (
     ("2 cores, 30 min", TWO_CORES, 1800.0),
     ("2 cores, 2 h", TWO_CORES, 7200.0),
+    ("2 cores, 1 day", TWO_CORES, 86400.0),
     ("1 GPU, 1 day", ONE_GPU, 86400.0),
     ("8 GPUs, 1 day", EIGHT_GPUS, 86400.0),
 )
@@ -34,6 +36,7 @@ COLUMNS = (
     "prototypes",
     "LayerScale",
     "learning rate",
+    "gain in Dice, in F1",
 )
 
 
@@ -48,7 +51,7 @@ def overview_rows() -> list[tuple[str, ...]]:
 
 def overview_table() -> str:
     """Return the rows as a Markdown table."""
-    return _markdown([COLUMNS, ("--:", ":--", ":--", ":--", *["--:"] * 8), *overview_rows()])
+    return _markdown([COLUMNS, ("--:", ":--", ":--", ":--", *["--:"] * 9), *overview_rows()])
 
 
 def ladder_table() -> str:
@@ -69,6 +72,7 @@ def _row(num_images: int, machine: str, hardware: Hardware, budget_s: float) -> 
     facts = CorpusFacts(num_images, 1, (0.1843,), (0.2188,), "ultrasound", (540, 800))
     recipe, _ = plan_pretraining(facts, hardware, budget_s=budget_s)
     cost, views, vit = predict_cost(recipe, hardware), recipe.views, recipe.architecture
+    benefit = expected_benefit(cost.samples_seen)
     return (
         f"{num_images:,}",
         machine,
@@ -82,4 +86,5 @@ def _row(num_images: int, machine: str, hardware: Hardware, budget_s: float) -> 
         str(recipe.num_prototypes),
         f"{vit.layer_scale:g}",
         f"{recipe.learning_rate:.2g}",
+        f"{benefit.dice_gain:.2f}, {benefit.probe_gain:.2f}",
     )

@@ -15,12 +15,14 @@ from torch import Tensor
 from fmseg.errors import UsageError
 from fmseg.files import locked, read_lines
 from fmseg.imaging.measure import read_facts
-from fmseg.inference.probes import probe_images, probe_patches, thinned
+from fmseg.inference.probes import probe, thinned
 from fmseg.learning.loop import FitOptions, Hook, fit
 from fmseg.learning.optim import adamw, cosine, parameter_groups, set_step, warmup_cosine
 from fmseg.learning.runtime import Runtime
 from fmseg.networks.vit import ViT
 from fmseg.networks.weights import save_backbone
+from fmseg.planning.benefit import expected_benefit
+from fmseg.planning.budget import predict_cost
 from fmseg.planning.folds import load_folds
 from fmseg.planning.hardware import detect_hardware
 from fmseg.planning.patients import patients_of
@@ -28,14 +30,13 @@ from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_fact
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import CARD, Foundation, ProbeScore, write_seen
-from fmseg.records.plans import Fold, Plans, Pretraining, Reason
+from fmseg.records.plans import Pretraining, Reason
 from fmseg.records.run import PretrainConfig, Provenance, RunFolder, Source
 from fmseg.records.settings import apply_settings
 from fmseg.reporting.curves import draw_progress
 from fmseg.sampling.corpora import Corpus, collect_corpora
 from fmseg.sampling.corpus import ViewDataset
 from fmseg.sampling.loaders import batches
-from fmseg.sampling.store import Store
 from fmseg.tasks.dino import DinoTask
 from fmseg.workspace import Workspace
 
@@ -85,6 +86,7 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
         # what rank 0 planned is what all ranks do
         config = PretrainConfig.load(run.path / "run.json")
         if not run.is_finished:
+            _tell_benefit(config.recipe, runtime)
             task = _fit(corpus, config.recipe, run, runtime.at(config.recipe.precision), options)
             if runtime.is_main:
                 _finish(workspace, corpus, task, config, run)
@@ -140,6 +142,14 @@ def _plan(
     guess, _ = plan_pretraining(facts, hardware, budget_s=options.budget_s)
     measured_s = _measure_step(corpus, guess, runtime.at(guess.precision), options)
     return plan_pretraining(facts, hardware, budget_s=options.budget_s, measured_step_s=measured_s)
+
+
+def _tell_benefit(recipe: Pretraining, runtime: Runtime) -> None:
+    """Say before the time is spent what may be expected of it."""
+    cost = predict_cost(recipe, detect_hardware().evolve(num_devices=runtime.world))
+    benefit = expected_benefit(cost.samples_seen)
+    if runtime.is_main:
+        logger.log(logging.INFO if benefit.pays else logging.WARNING, "%s.", benefit.describe(cost.images_per_s))
 
 
 def _measure_step(corpus: Corpus, recipe: Pretraining, runtime: Runtime, options: PretrainOptions) -> float:
@@ -267,30 +277,18 @@ def _probe(workspace: Workspace, corpus: Corpus, teacher: ViT, recipe: Pretraini
     """Score the teacher's features, and those of random weights, on the first fold of each labelled dataset."""
     torch.manual_seed(recipe.seed)
     random = ViT(recipe.architecture).to(next(teacher.parameters()).device)
-    scores = []
+    moments, scores = (recipe.mean, recipe.std), []
     for name, plans, store in zip(corpus.names, corpus.plans, corpus.stores, strict=True):
         path = workspace.prepared(name) / "splits_final.json"
-        folds = load_folds(path) if path.exists() else ()
-        fold = thinned(folds[0], store) if folds else Fold(train=(), val=())
-        if not (fold.train and fold.val):
+        if plans.task == "unlabelled" or not path.exists():
             continue
-        score, by_chance = (_probe_dataset(workspace, plans, store, fold, vit, recipe) for vit in (teacher, random))
-        if score is not None and by_chance is not None:
-            measure = PROBES[plans.task]
-            logger.info("%s: %s %.3f, random weights %.3f", name, measure, score, by_chance)
-            scores.append(ProbeScore(dataset=name, measure=measure, score=score, random=by_chance))
+        fold = thinned(load_folds(path)[0], store)
+        dataset = Dataset.load(workspace.raw_dataset(name))
+        patients = patients_of(dataset, [*fold.train, *fold.val])[0]
+        if not fold.val or len({patients[case] for case in fold.train}) < 2:
+            continue  # too little to learn from
+        classes = dataset.classes_of_cases() if plans.labels is None else plans.labels
+        score, by_chance = (probe(vit, moments, store, fold, classes, patients) for vit in (teacher, random))
+        logger.info("%s: %s %.3f, random weights %.3f", name, PROBES[plans.task], score, by_chance)
+        scores.append(ProbeScore(dataset=name, measure=PROBES[plans.task], score=score, random=by_chance))
     return tuple(scores)
-
-
-def _probe_dataset(
-    workspace: Workspace, plans: Plans, store: Store, fold: Fold, vit: ViT, recipe: Pretraining
-) -> float | None:
-    """Return the score of one network, None where there is too little to learn from."""
-    moments = (recipe.mean, recipe.std)
-    if plans.labels is not None:
-        return probe_patches(vit, moments, store, fold, plans.labels)
-    dataset = Dataset.load(workspace.raw_dataset(plans.dataset))
-    classes, patients = dataset.classes_of_cases(), patients_of(dataset, [*fold.train, *fold.val])[0]
-    if min(len({values[case] for case in fold.train}) for values in (classes, patients)) < 2:
-        return None
-    return probe_images(vit, moments, store, fold, classes, patients)["linear_f1"]
