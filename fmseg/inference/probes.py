@@ -17,7 +17,7 @@ from fmseg.inference.features import embed
 from fmseg.inference.out_of_fold import PreparedCases
 from fmseg.networks.vit import ViT
 from fmseg.records.labels import LabelScheme
-from fmseg.records.plans import Fold
+from fmseg.records.plans import Fold, spread
 
 Moments = tuple[Sequence[float], Sequence[float]]
 
@@ -32,8 +32,8 @@ MOST_CASES = 300
 
 def thinned(fold: Fold, store: PreparedCases) -> Fold:
     """Return evenly spaced cases of a fold, those that are in the store."""
-    there = [[case for case in cases if case in store.cases] for cases in (fold.train, fold.val)]
-    train, val = (tuple(cases[:: 1 + (len(cases) - 1) // MOST_CASES]) for cases in there)
+    there = ([case for case in cases if case in store.cases] for cases in (fold.train, fold.val))
+    train, val = (spread(cases, MOST_CASES) for cases in there)
     return Fold(train=train, val=val)
 
 

@@ -1,5 +1,6 @@
 """What was decided: every number of preprocessing, pretraining and finetuning, each with its reason."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from fmseg.records.labels import LabelScheme
@@ -173,3 +174,8 @@ class Fold(Part):
 
     train: tuple[str, ...]
     val: tuple[str, ...]
+
+
+def spread(cases: Sequence[str], most: int) -> tuple[str, ...]:
+    """Return at most ``most`` cases, evenly spaced: the first ones by name are often the first ones by date."""
+    return tuple(cases[:: 1 + (len(cases) - 1) // most]) if cases else ()

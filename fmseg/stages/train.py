@@ -27,7 +27,7 @@ from fmseg.planning.starting_point import choose_start
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import CaseFacts
 from fmseg.records.foundation import Foundation, find_foundations, read_seen, was_seen
-from fmseg.records.plans import Fold, Plans
+from fmseg.records.plans import Fold, Plans, spread
 from fmseg.records.recipe import Recipe, resolve
 from fmseg.records.run import Initialisation, Provenance, RunConfig, RunFolder
 from fmseg.records.scores import Scores
@@ -236,7 +236,7 @@ def _validate(
         return {}
     values: dict[str, float] = {}
     if config.cases.val:
-        cases = config.cases.val[: config.recipe.validation_cases]
+        cases = spread(config.cases.val, config.recipe.validation_cases)
         dice = validate(task.averaged, config, store, cases)
         before = [line["val_dice"] for line in run.history() if "val_dice" in line]
         if dice >= max(before, default=0.0):
