@@ -47,6 +47,17 @@ class Story:
             "test_dice": self.test.foreground_dice.mean,
         }
 
+    @property
+    def places(self) -> list[tuple[Path, str]]:
+        """Files worth opening, and what they show."""
+        files = (
+            (PICTURE, "predictions beside labels"),
+            (f"fmseg_results/foundation/ultrasound/{CHECKPOINT}/progress.png", "the pretraining"),
+            (f"fmseg_results/{LABELLED}/upernet-{CHECKPOINT}__fmsegPlans/fold_0/progress.png", "a fold's training"),
+            ("predictions/report.csv", "confidence and disagreement of the folds per image"),
+        )
+        return [(self.folder / file, what) for file, what in files]
+
     def show(self) -> None:
         """Print the figures, and where to look next."""
         rows = [(start, mean(folds), min(folds), max(folds)) for start, folds in self.dice.items()]
@@ -60,13 +71,8 @@ class Story:
         )
         print_line("A demo of minutes shows that the parts work together, not what pretraining is worth.")
         print_line("Look at:")
-        for file, what in (
-            (PICTURE, "predictions beside labels"),
-            (f"fmseg_results/foundation/ultrasound/{CHECKPOINT}/progress.png", "the pretraining"),
-            (f"fmseg_results/{LABELLED}/upernet-{CHECKPOINT}__fmsegPlans/fold_0/progress.png", "a fold's training"),
-            ("predictions/report.csv", "confidence and disagreement of the folds per image"),
-        ):
-            print_line(f"  {self.folder / file}  ({what})")
+        for path, what in self.places:
+            print_line(f"  {path}  ({what})")
         print_line(f"Ask why: fmseg --root {self.folder} explain -d 901")
 
 
