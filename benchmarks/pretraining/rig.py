@@ -27,7 +27,7 @@ from fmseg.cli.arguments import parse_duration
 from fmseg.files import append_lines, read_lines
 from fmseg.networks.vit import ViT
 from fmseg.networks.weights import load_backbone
-from fmseg.records.foundation import Foundation
+from fmseg.records.foundation import CARD, Foundation
 from fmseg.records.run import RunFolder
 from fmseg.records.scores import Scores
 from fmseg.workspace import Workspace
@@ -67,7 +67,7 @@ def read_trials(path: Path) -> list[Trial]:
         values: dict[str, Any] = text.get("defaults", {}) | run
         seeds = values.pop("seeds", [0])
         for key in ("settings", "finetuning"):
-            values[key] = {name: str(value) for name, value in _flat(values.get(key, {}))}
+            values[key] = dict(_flat(values.get(key, {})))
         trials += [replace(Trial(**values), seed=seed) for seed in seeds]
     return trials
 
@@ -78,8 +78,7 @@ def _flat(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str
         if isinstance(value, dict):
             yield from _flat(value, f"{before}{name}.")
         else:
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            yield f"{before}{name}", text
+            yield f"{before}{name}", value if isinstance(value, str) else json.dumps(value)
 
 
 def run(root: Path, trial: Trial) -> dict[str, Any]:
@@ -150,19 +149,21 @@ def main() -> None:
             parse_duration(trial.budget)  # refused before hours are spent on others
     prepare(options.root, options.data, LABELLED, SEEDS)
     table = options.root / "results.jsonl"
-    done = {(row["name"], row["seed"]) for row in map(json.loads, read_lines(table))} if table.exists() else set()
     for trial in trials:
-        if (trial.name, trial.seed) in done:
-            continue
-        values = run(options.root, trial)
-        note(table, trial, trial.name, values)
-        card = Foundation.load(next(Workspace.find(options.root).foundations().glob(f"*/{trial.key}/foundation.json")))
+        if not is_there(table, trial, trial.name):
+            note(table, trial, trial.name, run(options.root, trial))
+        card = Foundation.load(next(Workspace.find(options.root).foundations().glob(f"*/{trial.key}/{CARD}")))
         random = f"random {card.architecture.name}"
-        has_dice = any("few_shot_dice" in row for row in map(json.loads, read_lines(table)) if row["name"] == random)
-        if (random, trial.seed) not in done or (trial.few_shot and not has_dice):
-            note(table, trial, random, baseline(options.root, trial, card))
-            done.add((random, trial.seed))
+        if not is_there(table, trial, random):
+            note(table, replace(trial, settings={}), random, baseline(options.root, trial, card))
         draw(table, options.root / "results.png")
+
+
+def is_there(table: Path, trial: Trial, name: str) -> bool:
+    """Return whether the table has a line of this name and seed, with all scores that the trial asks for."""
+    rows = [json.loads(line) for line in read_lines(table)] if table.exists() else []
+    mine = [row for row in rows if (row["name"], row["seed"]) == (name, trial.seed)]
+    return any("few_shot_dice" in row or not trial.few_shot for row in mine)
 
 
 def note(table: Path, trial: Trial, name: str, values: Mapping[str, Any]) -> None:

@@ -21,6 +21,8 @@ from fmseg.records.plans import Fold, spread
 
 Moments = tuple[Sequence[float], Sequence[float]]
 
+#: task of a dataset -> what is measured there
+MEASURES = {"segmentation": "linear map of patches, Dice", "classification": "linear probe, macro F1"}
 STRENGTHS = np.logspace(-4, 1, 6)
 RIDGES = np.logspace(0, 5, 6)
 NEIGHBOURS = 20

@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from fmseg.errors import UsageError
+from fmseg.errors import BadData, UsageError
 from fmseg.files import locked, read_lines
 from fmseg.imaging.measure import read_facts
-from fmseg.inference.probes import probe, thinned
+from fmseg.inference.probes import MEASURES, probe, thinned
 from fmseg.learning.loop import FitOptions, Hook, fit
 from fmseg.learning.optim import adamw, cosine, parameter_groups, set_step, warmup_cosine
 from fmseg.learning.runtime import Runtime
@@ -30,20 +30,19 @@ from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_fact
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import CARD, Foundation, ProbeScore, write_seen
-from fmseg.records.plans import Pretraining, Reason
+from fmseg.records.plans import Plans, Pretraining, Reason
 from fmseg.records.run import PretrainConfig, Provenance, RunFolder, Source
 from fmseg.records.settings import apply_settings
 from fmseg.reporting.curves import draw_progress
 from fmseg.sampling.corpora import Corpus, collect_corpora
 from fmseg.sampling.corpus import ViewDataset
 from fmseg.sampling.loaders import batches
+from fmseg.sampling.store import Store
 from fmseg.tasks.dino import DinoTask
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-#: task of a dataset -> what a probe measures there
-PROBES = {"segmentation": "linear map of patches, Dice", "classification": "linear probe, macro F1"}
 #: steps of the short run that a time budget is planned from
 PROBE_STEPS = 8
 
@@ -148,8 +147,7 @@ def _tell_benefit(recipe: Pretraining, runtime: Runtime) -> None:
     """Say before the time is spent what may be expected of it."""
     cost = predict_cost(recipe, detect_hardware().evolve(num_devices=runtime.world))
     benefit = expected_benefit(cost.samples_seen)
-    if runtime.is_main:
-        logger.log(logging.INFO if benefit.pays else logging.WARNING, "%s.", benefit.describe(cost.images_per_s))
+    logger.log(logging.INFO if benefit.pays else logging.WARNING, "%s.", benefit.describe(cost.images_per_s))
 
 
 def _measure_step(corpus: Corpus, recipe: Pretraining, runtime: Runtime, options: PretrainOptions) -> float:
@@ -277,18 +275,25 @@ def _probe(workspace: Workspace, corpus: Corpus, teacher: ViT, recipe: Pretraini
     """Score the teacher's features, and those of random weights, on the first fold of each labelled dataset."""
     torch.manual_seed(recipe.seed)
     random = ViT(recipe.architecture).to(next(teacher.parameters()).device)
-    moments, scores = (recipe.mean, recipe.std), []
+    scores = []
     for name, plans, store in zip(corpus.names, corpus.plans, corpus.stores, strict=True):
-        path = workspace.prepared(name) / "splits_final.json"
-        if plans.task == "unlabelled" or not path.exists():
+        if plans.task not in MEASURES:
             continue
-        fold = thinned(load_folds(path)[0], store)
-        dataset = Dataset.load(workspace.raw_dataset(name))
-        patients = patients_of(dataset, [*fold.train, *fold.val])[0]
-        if not fold.val or len({patients[case] for case in fold.train}) < 2:
-            continue  # too little to learn from
-        classes = dataset.classes_of_cases() if plans.labels is None else plans.labels
-        score, by_chance = (probe(vit, moments, store, fold, classes, patients) for vit in (teacher, random))
-        logger.info("%s: %s %.3f, random weights %.3f", name, PROBES[plans.task], score, by_chance)
-        scores.append(ProbeScore(dataset=name, measure=PROBES[plans.task], score=score, random=by_chance))
+        try:
+            found = [_probe_dataset(workspace, plans, store, vit, recipe) for vit in (teacher, random)]
+        except Exception as error:  # what took a day must not be lost to a probe
+            logger.warning("%s: the probe is left out: %s: %s", name, type(error).__name__, error)
+            continue
+        logger.info("%s: %s %.3f, random weights %.3f", name, MEASURES[plans.task], *found)
+        scores.append(ProbeScore(dataset=name, measure=MEASURES[plans.task], score=found[0], random=found[1]))
     return tuple(scores)
+
+
+def _probe_dataset(workspace: Workspace, plans: Plans, store: Store, vit: ViT, recipe: Pretraining) -> float:
+    fold = thinned(load_folds(workspace.prepared(plans.dataset) / "splits_final.json")[0], store)
+    dataset = Dataset.load(workspace.raw_dataset(plans.dataset))
+    patients = patients_of(dataset, [*fold.train, *fold.val])[0]
+    if not fold.val or len({patients[case] for case in fold.train}) < 2:
+        raise BadData("it takes two patients to learn from and one to be scored on")
+    labels = dataset.classes_of_cases() if plans.labels is None else plans.labels
+    return probe(vit, (recipe.mean, recipe.std), store, fold, labels, patients)
