@@ -47,8 +47,8 @@ class Benefit:
             return text if is_known else f"{text}; interpolated, not measured"
         needed = worthwhile_samples()
         return (
-            f"{text}: for segmentation that is nothing. From about {needed:,} samples on it may pay (interpolated, not "
-            f"measured), {duration(needed / images_per_s)} here"
+            f"{text}: segmentation has nothing to gain from that. From about {needed:,} samples on it may "
+            f"(interpolated, not measured), which takes {duration(needed / images_per_s)} here"
         )
 
 
