@@ -193,9 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     _register()
     if os.environ.get("TERM") == "dumb":
         os.environ.setdefault("NO_COLOR", "1")
-    # By default OpenMP's threads spin for long while they wait: beside one busy process a step took twice to five
-    # times as long. A short spin costs a fifth of the speed on an idle machine (LOG.md, 2026-11-22), where
-    # OMP_WAIT_POLICY=ACTIVE gets it back. It is read when torch is imported, long before a stage could set it.
+    # By default OpenMP's threads spin for long while they wait: beside one busy process a step took 4.6 times
+    # as long, with a short spin 2.1 times. On an idle machine OMP_WAIT_POLICY=ACTIVE takes a quarter less time than
+    # the short spin (LOG.md, 2026-11-22). It is read when torch is imported, long before a stage could set it.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     app(args=list(arguments) if arguments is not None else sys.argv[1:], prog_name="fmseg")

@@ -1,8 +1,8 @@
 """Made ultrasound images of a fetus with their label maps, for the demo and for trials.
 
 Nothing in them is anybody's. What a patient is made of stands in ``anatomy``, what beams meet there in ``echoes``,
-and how a probe shows it in ``scanner``. Head and abdomen are not told by their grey values: both
-are tissue among tissue, so a network must learn their borders and what lies in them.
+and how a probe shows it in ``scanner``. Head and abdomen are not told by their grey values: both are
+tissue among tissue, so a network must learn their borders and what lies in them.
 """
 
 from dataclasses import dataclass, replace

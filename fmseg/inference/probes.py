@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 
+from fmseg.errors import BadData
 from fmseg.imaging.decode import labels_from_probabilities, targets_from_labels
 from fmseg.imaging.prepare import to_network
 from fmseg.inference.ensemble import dice_of_case, mean_dice
@@ -88,7 +89,7 @@ def probe_images(
 ) -> dict[str, float]:
     """Fit a logistic regression and kNN on whole images; return ``linear_f1`` and ``knn_f1``, macro F1 of both.
 
-    The strength of the regression is chosen on folds of the training patients.
+    The strength of the regression is chosen on folds of the training patients. Raises BadData for a single class.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score
@@ -104,7 +105,7 @@ def probe_images(
     )
     y, y_test = ([classes[case] for case in cases] for cases in (fold.train, fold.val))
     if len(set(y)) < 2:
-        return {"linear_f1": 0.0, "knn_f1": 0.0}  # nothing can be told apart
+        raise BadData("the training cases show one class alone, so there is nothing to tell apart")
     groups = [patients[case] for case in fold.train]
     inner = list(GroupKFold(min(INNER_FOLDS, len(set(groups)))).split(x, y, groups))
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fmseg.errors import BadData
 from fmseg.inference.probes import probe_images, probe_patches
 from fmseg.networks.vit import ViT
 from fmseg.records.labels import LabelScheme
@@ -81,6 +82,13 @@ def test_images_are_told_apart_where_their_brightness_is_the_class_and_not_where
     assert found["linear_f1"] > 0.8
     assert found["knn_f1"] > 0.6
     assert probe_images(vit, MOMENTS, store, store.fold, drawn, patients)["linear_f1"] < 0.75
+
+
+def test_a_single_class_is_refused_and_not_scored(vit):
+    store = Memory(8)
+    same = dict.fromkeys(store.cases, "plane")
+    with pytest.raises(BadData, match="one class alone"):
+        probe_images(vit, MOMENTS, store, store.fold, same, {case: case for case in store.cases})
 
 
 def test_the_same_features_have_the_same_score(vit):
