@@ -18,12 +18,14 @@ SCORES = {
 def draw(table: Path, picture: Path) -> None:
     """Draw each trial as a point, the mean of random weights as a line."""
     rows = [json.loads(line) for line in read_lines(table)]
-    figure = Figure(figsize=(4 * len(SCORES), 7), layout="constrained")
-    axes = figure.subplots(2, len(SCORES))
-    for column, (score, title) in enumerate(SCORES.items()):
+    scores = {score: title for score, title in SCORES.items() if any(score in row for row in rows)}
+    figure = Figure(figsize=(4 * len(scores), 7), layout="constrained")
+    axes = figure.subplots(2, len(scores), squeeze=False)
+    for column, (score, title) in enumerate(scores.items()):
         for row, (measure, label) in enumerate((("samples", "samples seen"), ("minutes", "minutes"))):
             _panel(axes[row, column], [each for each in rows if score in each], score, measure)
             axes[row, column].set(xlabel=label, ylabel=title)
+            axes[row, column].set_xlim(left=0)
     handles = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(picture, dpi=100)
