@@ -25,7 +25,7 @@ def draw(table: Path, picture: Path) -> None:
         for row, (measure, label) in enumerate((("samples", "samples seen"), ("minutes", "minutes"))):
             _panel(axes[row, column], [each for each in rows if score in each], score, measure)
             axes[row, column].set(xlabel=label, ylabel=title)
-            axes[row, column].set_xlim(left=0)
+            axes[row, column].set_xlim(0, 1.08 * max(each[measure] for each in rows))
     handles = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(picture, dpi=100)
