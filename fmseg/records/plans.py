@@ -123,6 +123,10 @@ class Pretraining(Part):
     koleo_weight: float
     #: of guessing the grey values of masked patches, which teaches before the teacher knows anything
     pixel_weight: float = 0.0
+    #: of telling the batch's images apart, and its masked patches, by the teacher's rows: teaches from the first step
+    contrast_weight: float = 0.0
+    patch_contrast_weight: float = 0.0
+    contrast_temperature: float = 0.2
     mask_probability: float
     mask_ratio: tuple[float, float]
     drop_path: float

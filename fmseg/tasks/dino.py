@@ -10,6 +10,7 @@ Legend: B images, L local crops an image, N patches of a global crop, P prefix t
 """
 
 import math
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from fmseg.networks.vit import ViT
 from fmseg.records.plans import Pretraining
 from fmseg.tasks.dino_collapse import collapse_measures
+from fmseg.tasks.dino_contrast import contrast_crops, contrast_patches
 from fmseg.tasks.dino_heads import PixelHead, ProjectionHead
 from fmseg.tasks.dino_losses import koleo, prototype_cross_entropy
 from fmseg.tasks.dino_targets import Centre, Targets, matmul_dtype, sinkhorn_targets, softmax_targets
@@ -25,6 +27,20 @@ from fmseg.tasks.dino_targets import Centre, Targets, matmul_dtype, sinkhorn_tar
 Batch = dict[str, Tensor]
 Values = dict[str, Tensor]
 GLOBALS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Taught:
+    """What the teacher says of a batch."""
+
+    #: (2 B, K), each image's other crop
+    cls_targets: Tensor
+    #: of the masked patches
+    patch_targets: Targets
+    #: (2 B, E), each crop's own, and (T, E)
+    cls_rows: Tensor
+    patch_rows: Tensor
+    signs: Values
 
 
 class DinoNetwork(nn.Module):
@@ -102,17 +118,17 @@ class DinoTask(nn.Module):
         """
         recipe, images, masks = self.recipe, batch["globals"], batch["masks"]
         masked = masks.flatten().nonzero().squeeze(1)
-        cls_targets, patch_targets, signs = self._teach(images, masked, self.teacher_temperature(step))
+        taught = self._teach(images, masked, self.teacher_temperature(step))
         local_cls, global_cls, patches = self._study(images, batch["locals"], masks, masked)
         cls_rows, patch_rows = self.model.project(torch.cat([local_cls, global_cls]), patches)
         cls_prototypes, patch_prototypes = self.model.prototypes()
 
-        weights, teachers = _pair_crops(len(images) // GLOBALS, len(local_cls), cls_targets)
+        weights, teachers = _pair_crops(len(images) // GLOBALS, len(local_cls), taught.cls_targets)
         temperature = recipe.student_temperature
         dino, each = prototype_cross_entropy(cls_rows, cls_prototypes, teachers, weights, temperature)
         dino_local, dino_global = (weights * each).split([len(local_cls), len(global_cls)])
         weights = _mask_weights(masks, masked)
-        ibot, _ = prototype_cross_entropy(patch_rows, patch_prototypes, patch_targets, weights, temperature)
+        ibot, _ = prototype_cross_entropy(patch_rows, patch_prototypes, taught.patch_targets, weights, temperature)
         spread = torch.stack([koleo(crop) for crop in global_cls.chunk(GLOBALS)]).sum()
 
         loss = recipe.dino_weight * dino + recipe.ibot_weight * ibot + recipe.koleo_weight * spread
@@ -120,7 +136,15 @@ class DinoTask(nn.Module):
         if self.model.pixel_head is not None:
             parts["pixels"] = self.model.pixel_head.loss(patches, images, masked, weights)
             loss = loss + recipe.pixel_weight * parts["pixels"]
-        return loss, {name: part.detach() for name, part in parts.items()} | signs
+        if recipe.contrast_weight > 0:
+            parts["contrast"] = contrast_crops(cls_rows, taught.cls_rows, recipe.contrast_temperature)
+            loss = loss + recipe.contrast_weight * parts["contrast"]
+        if recipe.patch_contrast_weight > 0:
+            parts["patch_contrast"] = contrast_patches(
+                patch_rows, taught.patch_rows, weights, recipe.contrast_temperature
+            )
+            loss = loss + recipe.patch_contrast_weight * parts["patch_contrast"]
+        return loss, {name: part.detach() for name, part in parts.items()} | taught.signs
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -144,8 +168,8 @@ class DinoTask(nn.Module):
         return end if step >= last else start + (end - start) * step / last
 
     @torch.no_grad()
-    def _teach(self, images: Tensor, masked: Tensor, temperature: float) -> tuple[Tensor, Targets, Values]:
-        """Return targets of CLS (2 B, K), from each image's other crop, and of masked patches, and measures."""
+    def _teach(self, images: Tensor, masked: Tensor, temperature: float) -> "_Taught":
+        """Return what the teacher says of both global crops and of masked patches."""
         tokens = self.teacher.backbone(images)
         first, second = tokens[:, 0].chunk(GLOBALS)
         cls = torch.cat([second, first])
@@ -154,7 +178,9 @@ class DinoTask(nn.Module):
         cls_prototypes, patch_prototypes = self.teacher.prototypes()
         cls_targets = _targets(self.dino_centre, cls_rows, cls_prototypes, temperature)(slice(None))
         patch_targets = _targets(self.ibot_centre, patch_rows, patch_prototypes, temperature)
-        return cls_targets, patch_targets, collapse_measures(cls, cls_targets)
+        second_rows, first_rows = cls_rows.chunk(GLOBALS)
+        signs = collapse_measures(cls, cls_targets)
+        return _Taught(cls_targets, patch_targets, torch.cat([first_rows, second_rows]), patch_rows, signs)
 
     def _study(self, images: Tensor, crops: Tensor, masks: Tensor, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the student's CLS of local and global crops, (L B, D) and (2 B, D), and its masked patches (T, D)."""
