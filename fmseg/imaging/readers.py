@@ -13,6 +13,7 @@ import numpy as np
 from fmseg.errors import EnvironmentProblem, FmsegError
 from fmseg.imaging.case import Array, BadFile, Case, Geometry, is_grey
 from fmseg.imaging.readers_2d import ImageReader
+from fmseg.imaging.readers_dicom import DicomReader
 from fmseg.imaging.readers_volume import VolumeReader
 from fmseg.records.dataset import CaseFiles
 from fmseg.registry import Registry
@@ -43,6 +44,7 @@ class Reader(Protocol):
 readers: Registry[Reader] = Registry("reader")
 readers.add("image", ImageReader())
 readers.add("volume", VolumeReader())
+readers.add("dicom", DicomReader())
 
 
 def read_case(files: CaseFiles, reader: str | None = None) -> Case:

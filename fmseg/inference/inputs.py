@@ -10,8 +10,8 @@ from fmseg.errors import UsageError
 from fmseg.files import natural_key
 from fmseg.records.dataset import IMAGE_ENDINGS, CaseFiles, group_channels, strip_ending, visible_files
 
-#: endings whose compression would change label values -> what is written instead
-LOSSLESS_ENDING = {".jpg": ".png", ".jpeg": ".png"}
+#: endings that cannot hold label maps: JPEG changes values, DICOM is not written -> what is written instead
+LOSSLESS_ENDING = {".jpg": ".png", ".jpeg": ".png", ".dcm": ".nii.gz", ".dicom": ".nii.gz"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,12 @@ Task = Literal["segmentation", "classification", "unlabelled"]
 
 #: what people call a modality -> the one name that foundation checkpoints are filed under
 MODALITIES = {"us": "ultrasound", "b-mode": "ultrasound", "bmode": "ultrasound", "mr": "mri", "x-ray": "xray"}
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
+# fmt: off
+IMAGE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff",
+    ".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".dcm", ".dicom",
+)
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
