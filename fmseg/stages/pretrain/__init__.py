@@ -1,0 +1,55 @@
+"""Pretrain a foundation checkpoint per modality: prepared stores in, a ViT that knows such images out.
+
+The method is in this file; how a run is planned, learns, is watched and ends stands in a file of its own each.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from fmseg.errors import UsageError
+from fmseg.files import locked
+from fmseg.learning.runtime import Runtime
+from fmseg.records.foundation import CARD, Foundation
+from fmseg.records.run import PretrainConfig, RunFolder
+from fmseg.sampling.corpora import Corpus, collect_corpora
+from fmseg.stages.pretrain.configure import PretrainOptions, configure, tell_benefit
+from fmseg.stages.pretrain.finish import finish
+from fmseg.stages.pretrain.learn import build_task, learn
+from fmseg.workspace import Workspace
+
+__all__ = ["PretrainOptions", "pretrain", "pretrain_corpus"]
+
+
+def pretrain(workspace: Workspace, names: Sequence[str], options: PretrainOptions) -> list[Foundation]:
+    """Pretrain on the given datasets, one checkpoint per modality. Goes on where it was stopped.
+
+    Raises NotReady if none of them is preprocessed.
+    """
+    corpora = collect_corpora(workspace, names)
+    if options.name is not None and len(corpora) > 1:
+        found = ", ".join(corpus.modality for corpus in corpora)
+        raise UsageError(f"--name names one checkpoint, and the datasets have several modalities ({found}). Use -d.")
+    return [pretrain_corpus(workspace, corpus, options) for corpus in corpora]
+
+
+def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> Foundation:
+    """Run or go on with the pretraining of one modality."""
+    run = RunFolder(workspace.foundation(corpus.modality, options.name or corpus.default_name))
+    runtime = Runtime.detect("float32")
+    with locked(run.path, "this pretraining") if runtime.is_main else nullcontext():
+        if runtime.is_main:
+            if options.fresh:
+                run.clear()
+            run.claim(configure(workspace, corpus, run, runtime, options))
+        runtime.barrier()
+        # what rank 0 planned is what all ranks do
+        config = PretrainConfig.load(run.path / "run.json")
+        if not run.is_finished:
+            tell_benefit(config.recipe, runtime)
+            task = build_task(config.recipe, runtime)
+            learn(task, corpus, config.recipe, run, runtime.at(config.recipe.precision), options.pace)
+            if runtime.is_main:
+                finish(workspace, corpus, task, config, run)
+        runtime.barrier()
+    runtime.close()
+    return Foundation.load(run.path / CARD)

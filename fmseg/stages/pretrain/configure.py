@@ -1,0 +1,114 @@
+"""How a pretraining is planned: from the facts of all datasets, to the time that a step really takes here."""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from fmseg.files import read_lines
+from fmseg.learning.runtime import Runtime
+from fmseg.planning.benefit import expected_benefit
+from fmseg.planning.budget import predict_cost
+from fmseg.planning.hardware import detect_hardware
+from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_facts
+from fmseg.records.fingerprint import Fingerprint
+from fmseg.records.plans import Pretraining, Reason
+from fmseg.records.run import PretrainConfig, Provenance, RunFolder, Source
+from fmseg.records.settings import apply_settings
+from fmseg.sampling.corpora import Corpus
+from fmseg.stages.pretrain.learn import Pace, build_task, learn
+from fmseg.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+#: steps of the short run that a time budget is planned from
+PROBE_STEPS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainOptions:
+    """What the user may choose."""
+
+    name: str | None = None
+    budget_s: float | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+    num_workers: int | None = None
+    checkpoint_minutes: float = 10.0
+    fresh: bool = False
+    plugins: tuple[str, ...] = ()
+
+    @property
+    def pace(self) -> Pace:
+        """What changes the speed alone."""
+        return Pace(num_workers=self.num_workers, checkpoint_minutes=self.checkpoint_minutes)
+
+
+def configure(
+    workspace: Workspace, corpus: Corpus, run: RunFolder, runtime: Runtime, options: PretrainOptions
+) -> PretrainConfig:
+    """Return the configuration of the run that is there, or plan a new one.
+
+    A run that goes on keeps its plan: a budget is measured anew each time and would come out differently.
+    """
+    sources = tuple(
+        Source(dataset=name, content_hash=plans.content_hash, num_images=len(store))
+        for name, plans, store in zip(corpus.names, corpus.plans, corpus.stores, strict=True)
+    )
+    path = run.path / "run.json"
+    if path.exists():
+        there = PretrainConfig.load(path)
+        recipe, because = there.recipe, there.because
+    else:
+        recipe, because = _plan(workspace, corpus, runtime, options)
+    return PretrainConfig(
+        modality=corpus.modality,
+        recipe=apply_settings(recipe, options.settings),
+        because=because,
+        sources=sources,
+        plugins=options.plugins,
+        provenance=Provenance.here(),
+    )
+
+
+def _plan(
+    workspace: Workspace, corpus: Corpus, runtime: Runtime, options: PretrainOptions
+) -> tuple[Pretraining, tuple[Reason, ...]]:
+    """Plan from the facts of all datasets; with a budget, from the time that a step really takes here."""
+    facts = pool_facts(
+        [
+            corpus_facts(
+                Fingerprint.load(workspace.prepared(name) / "dataset_fingerprint.json"),
+                plans.preprocessing,
+                plans.labels,
+            )
+            for name, plans in zip(corpus.names, corpus.plans, strict=True)
+        ]
+    )
+    hardware = detect_hardware().evolve(num_devices=runtime.world)
+    if options.budget_s is None or runtime.world > 1:
+        return plan_pretraining(facts, hardware, budget_s=options.budget_s)
+    guess, _ = plan_pretraining(facts, hardware, budget_s=options.budget_s)
+    measured_s = _measure_step(corpus, guess, runtime.at(guess.precision), options)
+    return plan_pretraining(facts, hardware, budget_s=options.budget_s, measured_step_s=measured_s)
+
+
+def tell_benefit(recipe: Pretraining, runtime: Runtime) -> None:
+    """Say before the time is spent what may be expected of it."""
+    cost = predict_cost(recipe, detect_hardware().evolve(num_devices=runtime.world))
+    benefit = expected_benefit(cost.samples_seen)
+    logger.log(logging.INFO if benefit.pays else logging.WARNING, "%s.", benefit.describe(cost.images_per_s))
+
+
+def _measure_step(corpus: Corpus, recipe: Pretraining, runtime: Runtime, options: PretrainOptions) -> float:
+    """Return the median seconds of a whole training step: views, both networks, optimizer."""
+    with TemporaryDirectory() as folder:
+        short = recipe.evolve(iterations=PROBE_STEPS)
+        run = RunFolder(Path(folder))
+        learn(build_task(short, runtime), corpus, short, run, runtime, options.pace, log_every=1)
+        seconds = [json.loads(line)["seconds"] for line in read_lines(run.timing)]
+    # the first steps start workers and choose kernels
+    step_s = median(seconds[PROBE_STEPS // 2 :])
+    logger.info("a step of %d images takes %.2f s here", recipe.batch_size, step_s)
+    return step_s
