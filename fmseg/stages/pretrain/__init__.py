@@ -15,6 +15,7 @@ from fmseg.sampling.corpora import Corpus, collect_corpora
 from fmseg.stages.pretrain.configure import PretrainOptions, configure, tell_benefit
 from fmseg.stages.pretrain.finish import finish
 from fmseg.stages.pretrain.learn import build_task, learn
+from fmseg.stages.pretrain.watch import Watcher
 from fmseg.workspace import Workspace
 
 __all__ = ["PretrainOptions", "pretrain", "pretrain_corpus"]
@@ -47,9 +48,12 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
         if not run.is_finished:
             tell_benefit(config.recipe, runtime)
             task = build_task(config.recipe, runtime)
-            learn(task, corpus, config.recipe, run, runtime.at(config.recipe.precision), options.pace)
+            watcher = Watcher.of(workspace, run, config, corpus, task, runtime)
+            watcher.begin()
+            runtime = runtime.at(config.recipe.precision)
+            learn(task, corpus, config.recipe, run, runtime, options.pace, watcher.hooks())
             if runtime.is_main:
-                finish(workspace, corpus, task, config, run)
+                finish(workspace, corpus, watcher)
         runtime.barrier()
     runtime.close()
     return Foundation.load(run.path / CARD)

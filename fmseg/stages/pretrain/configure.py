@@ -13,12 +13,14 @@ from fmseg.planning.benefit import expected_benefit
 from fmseg.planning.budget import predict_cost
 from fmseg.planning.hardware import detect_hardware
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_facts
+from fmseg.planning.watching import median_size, plan_watch
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.plans import Pretraining, Reason
-from fmseg.records.run import PretrainConfig, Provenance, RunFolder, Source
+from fmseg.records.run import PretrainConfig, Provenance, RunFolder, Source, Watch
 from fmseg.records.settings import apply_settings
 from fmseg.sampling.corpora import Corpus
 from fmseg.stages.pretrain.learn import Pace, build_task, learn
+from fmseg.stages.pretrain.probing import fitting_datasets, spread_images
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -59,14 +61,18 @@ def configure(
     path = run.path / "run.json"
     if path.exists():
         there = PretrainConfig.load(path)
-        recipe, because = there.recipe, there.because
+        recipe, because, watch = apply_settings(there.recipe, options.settings), there.because, there.watch
     else:
         recipe, because = _plan(workspace, corpus, runtime, options)
+        recipe = apply_settings(recipe, options.settings)
+        watch, why = _plan_watch(workspace, corpus, recipe, runtime)
+        because = (*because, Reason(key="watch.every", because=why))
     return PretrainConfig(
         modality=corpus.modality,
-        recipe=apply_settings(recipe, options.settings),
+        recipe=recipe,
         because=because,
         sources=sources,
+        watch=watch,
         plugins=options.plugins,
         provenance=Provenance.here(),
     )
@@ -92,6 +98,14 @@ def _plan(
     guess, _ = plan_pretraining(facts, hardware, budget_s=options.budget_s)
     measured_s = _measure_step(corpus, guess, runtime.at(guess.precision), options)
     return plan_pretraining(facts, hardware, budget_s=options.budget_s, measured_step_s=measured_s)
+
+
+def _plan_watch(workspace: Workspace, corpus: Corpus, recipe: Pretraining, runtime: Runtime) -> tuple[Watch, str]:
+    """Return how often to look, and at which labelled datasets."""
+    labelled = fitting_datasets(workspace, corpus, recipe.architecture.channels)
+    sizes = [image.shape[1:] for image in spread_images(corpus, 20)]
+    hardware = detect_hardware().evolve(num_devices=runtime.world)
+    return plan_watch(recipe, hardware, labelled, median_size([(h, w) for h, w in sizes]))
 
 
 def tell_benefit(recipe: Pretraining, runtime: Runtime) -> None:
