@@ -22,6 +22,7 @@ def pretrain(
     session: Session,
     dataset: Datasets = None,
     name: Annotated[str | None, typer.Option(help="Name of the checkpoint; by default from the datasets.")] = None,
+    init: Annotated[str | None, typer.Option(help="Go on from this foundation checkpoint.")] = None,
     budget: Budget = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -37,6 +38,7 @@ def pretrain(
         return would([session.workspace.prepared(each) for each in names], [session.workspace.foundations()])
     options = PretrainOptions(
         name=name,
+        init=init,
         budget_s=parse_duration(budget),
         settings=parse_settings(settings),
         num_workers=workers,

@@ -10,11 +10,12 @@ from fmseg.errors import UsageError
 from fmseg.files import locked
 from fmseg.learning.runtime import Runtime
 from fmseg.records.foundation import CARD, Foundation
-from fmseg.records.run import PretrainConfig, RunFolder
+from fmseg.records.run import PretrainConfig
 from fmseg.sampling.corpora import Corpus, collect_corpora
-from fmseg.stages.pretrain.configure import PretrainOptions, configure, tell_benefit
+from fmseg.stages.pretrain.configure import PretrainOptions, configure, run_folder, tell_benefit
 from fmseg.stages.pretrain.finish import finish
 from fmseg.stages.pretrain.learn import build_task, learn
+from fmseg.stages.pretrain.parent import inherit_seen, start_from
 from fmseg.stages.pretrain.watch import Watcher
 from fmseg.workspace import Workspace
 
@@ -30,12 +31,15 @@ def pretrain(workspace: Workspace, names: Sequence[str], options: PretrainOption
     if options.name is not None and len(corpora) > 1:
         found = ", ".join(corpus.modality for corpus in corpora)
         raise UsageError(f"--name names one checkpoint, and the datasets have several modalities ({found}). Use -d.")
+    if options.init is not None and len(corpora) > 1:
+        found = ", ".join(corpus.modality for corpus in corpora)
+        raise UsageError(f"--init goes on with one modality, and the datasets have several ({found}). Use -d.")
     return [pretrain_corpus(workspace, corpus, options) for corpus in corpora]
 
 
 def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> Foundation:
     """Run or go on with the pretraining of one modality."""
-    run = RunFolder(workspace.foundation(corpus.modality, options.name or corpus.default_name))
+    run = run_folder(workspace, corpus, options)
     runtime = Runtime.detect("float32")
     with locked(run.path, "this pretraining") if runtime.is_main else nullcontext():
         if runtime.is_main:
@@ -46,8 +50,12 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
         # what rank 0 planned is what all ranks do
         config = PretrainConfig.load(run.path / "run.json")
         if not run.is_finished:
-            tell_benefit(config.recipe, runtime)
-            task = build_task(config.recipe, runtime)
+            tell_benefit(config, runtime)
+            inherit_seen(workspace, run, config.parent if runtime.is_main else None)
+            task = build_task(config.recipe)
+            if config.parent is not None and not any(run.checkpoints.glob("step_*.json")):
+                start_from(task, workspace, config.parent)
+            task = task.to(runtime.device)
             watcher = Watcher.of(workspace, run, config, corpus, task, runtime)
             watcher.begin()
             runtime = runtime.at(config.recipe.precision)

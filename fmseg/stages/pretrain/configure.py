@@ -3,23 +3,28 @@
 import json
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from fmseg.errors import UsageError
 from fmseg.files import read_lines
 from fmseg.learning.runtime import Runtime
 from fmseg.planning.benefit import expected_benefit
 from fmseg.planning.budget import predict_cost
+from fmseg.planning.continuation import find_parent, plan_continuation
 from fmseg.planning.hardware import detect_hardware
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_facts
 from fmseg.planning.watching import median_size, plan_watch
 from fmseg.records.fingerprint import Fingerprint
+from fmseg.records.foundation import find_foundations
 from fmseg.records.plans import Pretraining, Reason
-from fmseg.records.run import PretrainConfig, Provenance, RunFolder, Source, Watch
+from fmseg.records.run import Parent, PretrainConfig, Provenance, RunFolder, Source, Watch
 from fmseg.records.settings import apply_settings
 from fmseg.sampling.corpora import Corpus
 from fmseg.stages.pretrain.learn import Pace, build_task, learn
+from fmseg.stages.pretrain.parent import parent_of
 from fmseg.stages.pretrain.probing import fitting_datasets, spread_images
 from fmseg.workspace import Workspace
 
@@ -34,6 +39,8 @@ class PretrainOptions:
     """What the user may choose."""
 
     name: str | None = None
+    #: checkpoint to go on from; None for random weights
+    init: str | None = None
     budget_s: float | None = None
     settings: dict[str, str] = field(default_factory=dict)
     num_workers: int | None = None
@@ -45,6 +52,14 @@ class PretrainOptions:
     def pace(self) -> Pace:
         """What changes the speed alone."""
         return Pace(num_workers=self.num_workers, checkpoint_minutes=self.checkpoint_minutes)
+
+
+def run_folder(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> RunFolder:
+    """Return where the run of a corpus lies."""
+    name = options.name or corpus.default_name
+    if options.name is None and options.init is not None:
+        name = f"{name}-from-{options.init.rpartition('/')[2]}"
+    return RunFolder(workspace.foundation(corpus.modality, name))
 
 
 def configure(
@@ -61,9 +76,11 @@ def configure(
     path = run.path / "run.json"
     if path.exists():
         there = PretrainConfig.load(path)
-        recipe, because, watch = apply_settings(there.recipe, options.settings), there.because, there.watch
+        recipe = apply_settings(there.recipe, options.settings)
+        because, watch, parent = there.because, there.watch, there.parent
+        _check_resumed(run, there, recipe, options)
     else:
-        recipe, because = _plan(workspace, corpus, runtime, options)
+        parent, recipe, because = _plan(workspace, corpus, runtime, options)
         recipe = apply_settings(recipe, options.settings)
         watch, why = _plan_watch(workspace, corpus, recipe, runtime)
         because = (*because, Reason(key="watch.every", because=why))
@@ -73,6 +90,7 @@ def configure(
         because=because,
         sources=sources,
         watch=watch,
+        parent=parent,
         plugins=options.plugins,
         provenance=Provenance.here(),
     )
@@ -80,8 +98,11 @@ def configure(
 
 def _plan(
     workspace: Workspace, corpus: Corpus, runtime: Runtime, options: PretrainOptions
-) -> tuple[Pretraining, tuple[Reason, ...]]:
-    """Plan from the facts of all datasets; with a budget, from the time that a step really takes here."""
+) -> tuple[Parent | None, Pretraining, tuple[Reason, ...]]:
+    """Plan from the facts of all datasets; with a budget, from the time that a step really takes here.
+
+    Returns the checkpoint that it goes on from too, if one was named.
+    """
     facts = pool_facts(
         [
             corpus_facts(
@@ -93,11 +114,32 @@ def _plan(
         ]
     )
     hardware = detect_hardware().evolve(num_devices=runtime.world)
-    if options.budget_s is None or runtime.world > 1:
-        return plan_pretraining(facts, hardware, budget_s=options.budget_s)
-    guess, _ = plan_pretraining(facts, hardware, budget_s=options.budget_s)
-    measured_s = _measure_step(corpus, guess, runtime.at(guess.precision), options)
-    return plan_pretraining(facts, hardware, budget_s=options.budget_s, measured_step_s=measured_s)
+    parent, decide = None, partial(plan_pretraining, facts, hardware, budget_s=options.budget_s)
+    if options.init is not None:
+        found = find_foundations(workspace.foundations())
+        folder, _ = find_parent(found, corpus.modality, facts.channels, options.init)
+        parent, card = parent_of(folder)
+        keeps_heads = parent.keeps_heads
+        decide = partial(plan_continuation, card, facts, hardware, keeps_heads=keeps_heads, budget_s=options.budget_s)
+    recipe, because = decide()
+    if options.budget_s is not None and runtime.world == 1:
+        measured_s = _measure_step(corpus, recipe, runtime.at(recipe.precision), options)
+        recipe, because = decide(measured_step_s=measured_s)
+    return parent, recipe, because
+
+
+def _check_resumed(run: RunFolder, there: PretrainConfig, recipe: Pretraining, options: PretrainOptions) -> None:
+    """Raise UsageError if a run that is there cannot become what was typed; say how it can."""
+    mend = f"Go on from it under another name: fmseg pretrain --init {run.path.name}; or type --fresh to start over."
+    if run.is_finished and recipe != there.recipe:
+        raise UsageError(f"{run.path} is finished, and its settings stay as they are. {mend}")
+    if run.is_finished and options.budget_s is not None:
+        logger.warning("%s is finished, so --budget changes nothing. %s", run.path, mend)
+    if options.init is not None and (there.parent is None or there.parent.name != options.init.rpartition("/")[2]):
+        start = there.parent.name if there.parent else "random weights"
+        raise UsageError(
+            f"{run.path} started from {start}, not from {options.init}. Choose another --name, or --fresh."
+        )
 
 
 def _plan_watch(workspace: Workspace, corpus: Corpus, recipe: Pretraining, runtime: Runtime) -> tuple[Watch, str]:
@@ -108,10 +150,10 @@ def _plan_watch(workspace: Workspace, corpus: Corpus, recipe: Pretraining, runti
     return plan_watch(recipe, hardware, labelled, median_size([(h, w) for h, w in sizes]))
 
 
-def tell_benefit(recipe: Pretraining, runtime: Runtime) -> None:
+def tell_benefit(config: PretrainConfig, runtime: Runtime) -> None:
     """Say before the time is spent what may be expected of it."""
-    cost = predict_cost(recipe, detect_hardware().evolve(num_devices=runtime.world))
-    benefit = expected_benefit(cost.samples_seen)
+    cost = predict_cost(config.recipe, detect_hardware().evolve(num_devices=runtime.world))
+    benefit = expected_benefit(cost.samples_seen + (config.parent.samples_seen if config.parent else 0))
     logger.log(logging.INFO if benefit.pays else logging.WARNING, "%s.", benefit.describe(cost.images_per_s))
 
 
@@ -120,7 +162,7 @@ def _measure_step(corpus: Corpus, recipe: Pretraining, runtime: Runtime, options
     with TemporaryDirectory() as folder:
         short = recipe.evolve(iterations=PROBE_STEPS)
         run = RunFolder(Path(folder))
-        learn(build_task(short, runtime), corpus, short, run, runtime, options.pace, log_every=1)
+        learn(build_task(short), corpus, short, run, runtime, options.pace, log_every=1)
         seconds = [json.loads(line)["seconds"] for line in read_lines(run.timing)]
     # the first steps start workers and choose kernels
     step_s = median(seconds[PROBE_STEPS // 2 :])

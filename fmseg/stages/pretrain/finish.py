@@ -4,7 +4,6 @@ import json
 import logging
 from datetime import UTC, datetime
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -105,8 +104,7 @@ def _write_seen(workspace: Workspace, corpus: Corpus, config: PretrainConfig, ru
         facts.content_hash for name in corpus.names for facts in read_facts(workspace.prepared(name) / "cases.jsonl")
     ]
     if config.parent is not None:
-        folder = workspace.foundation(config.parent.modality, config.parent.name)
-        hashes += [f"{int(key):016x}" for key in np.asarray(read_seen(folder))]
+        hashes += [f"{int(key):016x}" for key in read_seen(run.path)]
     return write_seen(run.path, hashes)
 
 

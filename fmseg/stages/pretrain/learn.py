@@ -29,10 +29,10 @@ class Pace:
     checkpoint_minutes: float = 10.0
 
 
-def build_task(recipe: Pretraining, runtime: Runtime) -> DinoTask:
+def build_task(recipe: Pretraining) -> DinoTask:
     """Return student and teacher with random weights."""
     torch.manual_seed(recipe.seed)
-    return DinoTask.build(recipe).to(runtime.device)
+    return DinoTask.build(recipe)
 
 
 def learn(
