@@ -12,14 +12,14 @@ from fmseg.learning.runtime import Runtime
 from fmseg.records.foundation import CARD, Foundation
 from fmseg.records.run import PretrainConfig
 from fmseg.sampling.corpora import Corpus, collect_corpora
-from fmseg.stages.pretrain.configure import PretrainOptions, configure, run_folder, tell_benefit
+from fmseg.stages.pretrain.configure import PretrainOptions, Preview, configure, look_ahead, run_folder, tell_benefit
 from fmseg.stages.pretrain.finish import finish
 from fmseg.stages.pretrain.learn import build_task, learn
 from fmseg.stages.pretrain.parent import inherit_seen, start_from
 from fmseg.stages.pretrain.watch import Watcher
 from fmseg.workspace import Workspace
 
-__all__ = ["PretrainOptions", "pretrain", "pretrain_corpus"]
+__all__ = ["PretrainOptions", "Preview", "preview", "pretrain", "pretrain_corpus"]
 
 
 def pretrain(workspace: Workspace, names: Sequence[str], options: PretrainOptions) -> list[Foundation]:
@@ -35,6 +35,11 @@ def pretrain(workspace: Workspace, names: Sequence[str], options: PretrainOption
         found = ", ".join(corpus.modality for corpus in corpora)
         raise UsageError(f"--init goes on with one modality, and the datasets have several ({found}). Use -d.")
     return [pretrain_corpus(workspace, corpus, options) for corpus in corpora]
+
+
+def preview(workspace: Workspace, names: Sequence[str], options: PretrainOptions) -> list[Preview]:
+    """Return what each pretraining would take and bring, by rule of thumb; nothing is measured or written."""
+    return [look_ahead(workspace, corpus, options) for corpus in collect_corpora(workspace, names)]
 
 
 def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> Foundation:

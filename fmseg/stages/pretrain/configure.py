@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,14 +13,14 @@ from fmseg.errors import UsageError
 from fmseg.files import read_lines
 from fmseg.learning.runtime import Runtime
 from fmseg.planning.benefit import expected_benefit
-from fmseg.planning.budget import predict_cost
+from fmseg.planning.budget import Cost, predict_cost
 from fmseg.planning.continuation import find_parent, plan_continuation
 from fmseg.planning.hardware import detect_hardware
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_facts
 from fmseg.planning.watching import median_size, plan_watch
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import find_foundations
-from fmseg.records.plans import Pretraining, Reason
+from fmseg.records.plans import Hardware, Pretraining, Reason
 from fmseg.records.run import Parent, PretrainConfig, Provenance, RunFolder, Source, Watch
 from fmseg.records.settings import apply_settings
 from fmseg.sampling.corpora import Corpus
@@ -54,8 +55,39 @@ class PretrainOptions:
         return Pace(num_workers=self.num_workers, checkpoint_minutes=self.checkpoint_minutes)
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a pretraining would take and bring."""
+
+    folder: Path
+    modality: str
+    network: str
+    num_images: int
+    cost: Cost
+    benefit: str
+
+
+def look_ahead(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> Preview:
+    """Return what the pretraining of a corpus would take on one device; of a run that is there, the whole of it."""
+    run = run_folder(workspace, corpus, options)
+    hardware = detect_hardware().evolve(num_devices=1)
+    if (run.path / "run.json").exists() and not options.fresh:
+        config = PretrainConfig.load(run.path / "run.json")
+        recipe, parent = config.recipe, config.parent
+    else:
+        parent, decide = _rules(workspace, corpus, hardware, options)
+        recipe = apply_settings(decide()[0], options.settings)
+    seen = parent.samples_seen if parent else 0
+    cost = predict_cost(recipe, hardware)
+    benefit = expected_benefit(cost.samples_seen + seen).describe(cost.images_per_s)
+    network = f"{recipe.architecture.name}/{recipe.architecture.patch_size}"
+    return Preview(run.path, corpus.modality, network, corpus.num_images, cost, benefit)
+
+
 def run_folder(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> RunFolder:
-    """Return where the run of a corpus lies."""
+    """Return where the run of a corpus lies. Raises UsageError if it cannot go on from the checkpoint named."""
+    if options.init is not None:
+        find_parent(find_foundations(workspace.foundations()), corpus.modality, _channels(corpus), options.init)
     name = options.name or corpus.default_name
     if options.name is None and options.init is not None:
         name = f"{name}-from-{options.init.rpartition('/')[2]}"
@@ -99,10 +131,22 @@ def configure(
 def _plan(
     workspace: Workspace, corpus: Corpus, runtime: Runtime, options: PretrainOptions
 ) -> tuple[Parent | None, Pretraining, tuple[Reason, ...]]:
-    """Plan from the facts of all datasets; with a budget, from the time that a step really takes here.
+    """Return the checkpoint to go on from, if one was named, recipe and reasons.
 
-    Returns the checkpoint that it goes on from too, if one was named.
+    With a budget, the plan is made from the time that a step really takes here.
     """
+    parent, decide = _rules(workspace, corpus, detect_hardware().evolve(num_devices=runtime.world), options)
+    recipe, because = decide()
+    if options.budget_s is not None and runtime.world == 1:
+        measured_s = _measure_step(corpus, recipe, runtime.at(recipe.precision), options)
+        recipe, because = decide(measured_step_s=measured_s)
+    return parent, recipe, because
+
+
+def _rules(
+    workspace: Workspace, corpus: Corpus, hardware: Hardware, options: PretrainOptions
+) -> tuple[Parent | None, Callable[..., tuple[Pretraining, tuple[Reason, ...]]]]:
+    """Return the checkpoint to go on from, if one was named, and the rules to plan by: from all datasets' facts."""
     facts = pool_facts(
         [
             corpus_facts(
@@ -113,19 +157,17 @@ def _plan(
             for name, plans in zip(corpus.names, corpus.plans, strict=True)
         ]
     )
-    hardware = detect_hardware().evolve(num_devices=runtime.world)
-    parent, decide = None, partial(plan_pretraining, facts, hardware, budget_s=options.budget_s)
-    if options.init is not None:
-        found = find_foundations(workspace.foundations())
-        folder, _ = find_parent(found, corpus.modality, facts.channels, options.init)
-        parent, card = parent_of(folder)
-        keeps_heads = parent.keeps_heads
-        decide = partial(plan_continuation, card, facts, hardware, keeps_heads=keeps_heads, budget_s=options.budget_s)
-    recipe, because = decide()
-    if options.budget_s is not None and runtime.world == 1:
-        measured_s = _measure_step(corpus, recipe, runtime.at(recipe.precision), options)
-        recipe, because = decide(measured_step_s=measured_s)
-    return parent, recipe, because
+    if options.init is None:
+        return None, partial(plan_pretraining, facts, hardware, budget_s=options.budget_s)
+    found = find_foundations(workspace.foundations())
+    folder, _ = find_parent(found, corpus.modality, _channels(corpus), options.init)
+    parent, card = parent_of(folder)
+    keeps = parent.keeps_heads
+    return parent, partial(plan_continuation, card, facts, hardware, keeps_heads=keeps, budget_s=options.budget_s)
+
+
+def _channels(corpus: Corpus) -> int:
+    return corpus.plans[0].preprocessing.channels
 
 
 def _check_resumed(run: RunFolder, there: PretrainConfig, recipe: Pretraining, options: PretrainOptions) -> None:
