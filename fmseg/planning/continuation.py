@@ -45,7 +45,7 @@ def find_parent(found: Sequence[Found], modality: str, channels: int, name: str)
     named = [pair for pair in found if pair[1].name == short and typed in ("", pair[1].modality)]
     if not named:
         raise UnknownName(
-            f"{unknown('foundation checkpoint', name, [card.name for _, card in found])} fmseg list foundations"
+            f"{unknown('foundation checkpoint', name, [card.name for _, card in found])} See: fmseg list foundations"
         )
     same = [pair for pair in named if pair[1].modality.split("-")[0] == modality.split("-")[0]]
     folder, card = (same or named)[0]

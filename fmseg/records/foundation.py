@@ -33,6 +33,10 @@ class Trouble(Part):
     name: str
     #: what is wrong, with the figures, and what to do
     text: str
+    #: at which it was found
+    step: int
+    #: whether it had gone when the run ended
+    is_over: bool = False
 
 
 class BestTeacher(Part):
@@ -74,7 +78,7 @@ class Foundation(Record):
     #: of the labelled datasets that were at hand
     probes: tuple[ProbeScore, ...] = ()
     best: BestTeacher | None = None
-    #: those that were there at the end
+    #: all that were found while it learned
     troubles: tuple[Trouble, ...] = ()
     #: None for a start from random weights; ``samples_seen`` does not count what it has seen
     parent: Parent | None = None

@@ -59,7 +59,7 @@ def principal_colours(features: Sequence[np.ndarray], grey: Sequence[np.ndarray]
     tokens = tokens - tokens.mean(0)
     first = _components(tokens, 1)[:, 0]
     brightness = np.concatenate([part.ravel() for part in grey])
-    is_front = (first > 0) == (brightness[first > 0].mean() > brightness[first <= 0].mean())
+    is_front = (first > 0) == (np.dot(first, brightness - brightness.mean()) > 0)
     colours = np.zeros((len(tokens), 3), np.float32)
     front = tokens[is_front] - tokens[is_front].mean(0)
     found = _components(front, 3)

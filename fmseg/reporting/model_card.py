@@ -93,7 +93,11 @@ def _probe_row(probe: ProbeScore) -> str:
 def _troubles(card: Foundation) -> str:
     if not card.troubles:
         return "## Troubles\n\nNone was found: features spread, the teacher's answers differ, the loss fell."
-    return "\n".join(["## Troubles", "", *(f"- {trouble.text}." for trouble in card.troubles)])
+    lines = [
+        f"- Step {trouble.step:,}{', gone at the end' if trouble.is_over else ''}: {trouble.text}."
+        for trouble in card.troubles
+    ]
+    return "\n".join(["## Troubles", "", *lines])
 
 
 def _recipe(recipe: Pretraining) -> str:

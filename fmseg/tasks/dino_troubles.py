@@ -16,6 +16,8 @@ from fmseg.records.plans import Pretraining
 
 Line = Mapping[str, float]
 
+#: number of times in a run that it is asked
+NUM_TIMES = 20
 #: lines that must be there before anything is said
 MIN_LINES = 10
 #: spread of the normalised CLS tokens, and RankMe, as shares of those of random weights
@@ -73,8 +75,21 @@ def find_troubles(history: Sequence[Line], timing: Sequence[Line], recipe: Pretr
     looks = [line for line in history if "rankme_cls" in line]
     start = next((line for line in history if line["step"] == 0), {})
     signs = Signs(recipe, steps, looks, start, timing)
+    step = int(steps[-1]["step"])
     found = ((name, check(signs)) for name, check in CHECKS.items())
-    return tuple(Trouble(name=name, text=text) for name, text in found if text is not None)
+    return tuple(Trouble(name=name, text=text, step=step) for name, text in found if text is not None)
+
+
+def all_troubles(history: Sequence[Line], timing: Sequence[Line], recipe: Pretraining) -> tuple[Trouble, ...]:
+    """Return what was wrong at any time, each as it was first found, and whether it had gone at the end."""
+    first: dict[str, Trouble] = {}
+    for part in range(1, NUM_TIMES + 1):
+        last = part * recipe.iterations / NUM_TIMES
+        until = [[line for line in lines if line["step"] <= last] for lines in (history, timing)]
+        for trouble in find_troubles(until[0], until[1], recipe):
+            first.setdefault(trouble.name, trouble)
+    still = {trouble.name for trouble in find_troubles(history, timing, recipe)}
+    return tuple(trouble.evolve(is_over=name not in still) for name, trouble in first.items())
 
 
 def _one_point(signs: Signs) -> str | None:

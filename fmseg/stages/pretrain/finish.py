@@ -1,13 +1,12 @@
 """How a pretraining ends: the weights, what they have seen and what they are worth, in one card."""
 
-import json
 import logging
 from datetime import UTC, datetime
 
 import torch
 from safetensors.torch import load_file
 
-from fmseg.files import read_lines, write_bytes
+from fmseg.files import write_bytes
 from fmseg.imaging.measure import read_facts
 from fmseg.inference.probes import MOST_CASES
 from fmseg.networks.vit import ViT
@@ -19,6 +18,7 @@ from fmseg.reporting.model_card import model_card
 from fmseg.sampling.corpora import Corpus
 from fmseg.stages.pretrain.probing import open_probes
 from fmseg.stages.pretrain.watch import BEST, Watcher, read_best, score_of
+from fmseg.tasks.dino_troubles import all_troubles
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def finish(workspace: Workspace, corpus: Corpus, watcher: Watcher) -> None:
         load_weights(teacher, load_file(run.path / BEST), str(run.path / BEST))
         watcher.draw_features()
     weights_sha256 = save_backbone(teacher, run.path)
-    probes = _probe(workspace, config, teacher)
+    probes, timing = _probe(workspace, config, teacher), watcher.timing()
     card = Foundation(
         name=run.path.name,
         modality=corpus.modality,
@@ -59,9 +59,9 @@ def finish(workspace: Workspace, corpus: Corpus, watcher: Watcher) -> None:
         seen_count=_write_seen(workspace, corpus, config, run),
         probes=probes,
         best=best,
-        troubles=watcher.troubles(),
+        troubles=all_troubles(run.history(), timing, recipe),
         parent=config.parent,
-        seconds=round(sum(json.loads(line)["seconds"] for line in read_lines(run.timing)), 1),
+        seconds=round(sum(line["seconds"] for line in timing), 1),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         licence="that of the images it was made from",
         provenance=config.provenance,

@@ -16,7 +16,6 @@ from fmseg.learning.runtime import Runtime
 from fmseg.networks.vit import ViT
 from fmseg.networks.weights import read_note, save_weights
 from fmseg.planning.watching import CORPUS_IMAGES
-from fmseg.records.foundation import Trouble
 from fmseg.records.run import PretrainConfig, RunFolder
 from fmseg.reporting.curves import draw_progress
 from fmseg.reporting.feature_pictures import attention_picture, feature_picture, to_grey
@@ -24,7 +23,7 @@ from fmseg.sampling.corpora import Corpus
 from fmseg.stages.pretrain.probing import Probe, open_probes, spread_images
 from fmseg.tasks.dino import DinoTask
 from fmseg.tasks.dino_collapse import rankme
-from fmseg.tasks.dino_troubles import find_troubles
+from fmseg.tasks.dino_troubles import NUM_TIMES, find_troubles
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -33,8 +32,6 @@ logger = logging.getLogger(__name__)
 BEST = "best.safetensors"
 #: images of attention.png and features.png, and the patches along their longer side
 PICTURES, PATCHES_ALONG = 6, 40
-#: number of times that progress.png is drawn and troubles are looked for
-NUM_DRAWINGS = 20
 
 
 @dataclass(slots=True)
@@ -67,7 +64,7 @@ class Watcher:
         """Return what ``fit`` calls while it learns."""
         iterations, every = self.config.recipe.iterations, self.config.watch.every
         looks = [Hook(every, self.look)] if every else []
-        return [*looks, Hook(max(iterations // NUM_DRAWINGS, 10), self.draw)]
+        return [*looks, Hook(max(iterations // NUM_TIMES, 10), self.draw)]
 
     def begin(self) -> None:
         """Note once, as step 0, what random weights are worth; and the checkpoint that it goes on from, if any."""
@@ -113,16 +110,15 @@ class Watcher:
         """Draw the curves, and say once what is wrong."""
         if self.runtime.is_main:
             draw_progress(self.run.metrics, self.run.path / "progress.png", self.run.timing)
-            for trouble in self.troubles():
+            for trouble in find_troubles(self.run.history(), self.timing(), self.config.recipe):
                 if trouble.name not in self._told:
                     logger.warning("%s, step %d: %s.", self.run.path.name, step, trouble.text)
                     self._told.add(trouble.name)
         return {}
 
-    def troubles(self) -> tuple[Trouble, ...]:
-        """Return what is wrong now."""
-        timing = [json.loads(line) for line in read_lines(self.run.timing)]
-        return find_troubles(self.run.history(), timing, self.config.recipe)
+    def timing(self) -> list[dict[str, float]]:
+        """Return the lines of timing.jsonl."""
+        return [json.loads(line) for line in read_lines(self.run.timing)]
 
     def draw_features(self) -> None:
         """Draw where the teacher looks, and which patches are alike to it."""
