@@ -42,7 +42,7 @@ def test_the_card_says_what_it_is_what_it_is_worth_and_what_is_wrong():
         "teacher of step 300",
         "- Step 30, gone at the end: training waits for images 40% of the time.",
         "100,000 in all",
-        "in 2.0 h of training",
+        "in 2 h 0 min of training",
         "(features.png)",
         "CC BY 4.0",
         "ab" * 32,

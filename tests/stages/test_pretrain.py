@@ -88,6 +88,7 @@ def without_pictures(monkeypatch):
     """Pictures take longer than all else here."""
     for name in ("attention_picture", "feature_picture"):
         monkeypatch.setattr(f"fmseg.stages.pretrain.watch.{name}", lambda *_: b"")
+    monkeypatch.setattr("fmseg.stages.pretrain.watch.draw_progress", lambda *_: None)
 
 
 def lines_of(run):

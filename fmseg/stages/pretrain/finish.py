@@ -13,7 +13,6 @@ from fmseg.networks.vit import ViT
 from fmseg.networks.weights import load_weights, save_backbone, save_weights
 from fmseg.records.foundation import CARD, BestTeacher, Foundation, ProbeScore, read_seen, write_seen
 from fmseg.records.run import PretrainConfig, RunFolder
-from fmseg.reporting.curves import draw_progress
 from fmseg.reporting.model_card import model_card
 from fmseg.sampling.corpora import Corpus
 from fmseg.stages.pretrain.probing import open_probes
@@ -66,7 +65,6 @@ def finish(workspace: Workspace, corpus: Corpus, watcher: Watcher) -> None:
         licence="that of the images it was made from",
         provenance=config.provenance,
     )
-    draw_progress(run.metrics, run.path / "progress.png", run.timing)
     pictures = [name for name in ("progress", "attention", "features") if (run.path / f"{name}.png").exists()]
     write_bytes(run.path / "card.md", model_card(card, pictures).encode())
     card.save(run.path / CARD)
