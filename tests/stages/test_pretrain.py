@@ -152,6 +152,7 @@ def test_it_goes_on_from_a_checkpoint_with_its_heads_and_counts_all_samples(work
     assert "random_probe_d501_dice" in start
 
 
+@pytest.mark.slow
 def test_where_the_best_teacher_became_the_backbone_heads_are_learned_anew(workspace, without_pictures):
     pretrain(workspace, [DISCS], options())
     folder = workspace.foundation("ultrasound", "d501")
@@ -201,6 +202,7 @@ def test_the_best_teacher_is_used_only_if_it_is_better_by_more_than_chance(tmp_p
     assert (found.step, found.is_used, found.last_score) == (5, is_used, last)
 
 
+@pytest.mark.slow
 def test_a_best_teacher_that_is_used_is_the_backbone_and_the_last_is_kept(workspace, without_pictures, monkeypatch):
     real = Watcher.look
 
