@@ -168,8 +168,9 @@ def test_a_finished_run_is_not_changed_but_gone_on_from(workspace, without_pictu
     pretrain(workspace, [DISCS], options())
     with pytest.raises(UsageError, match=r"finished.*--init d501"):
         pretrain(workspace, [DISCS], options(settings=TINY | {"iterations": "20"}))
-    with pytest.raises(UsageError, match=r"started from random weights, not from d501.*--name"):
-        pretrain(workspace, [DISCS], options(name="d501", init="d501"))
+    with pytest.raises(UsageError, match=r"cannot go on from itself.*--name"):
+        pretrain(workspace, [DISCS], options(name="d501", init="d501", fresh=True))
+    assert RunFolder(workspace.foundation("ultrasound", "d501")).is_finished
     with pytest.raises(UsageError, match="No foundation checkpoint is called 'other'"):
         pretrain(workspace, [DISCS], options(init="other"))
     assert [path.name for path in workspace.foundations().glob("*/*")] == ["d501"]

@@ -86,12 +86,14 @@ def look_ahead(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -
 
 def run_folder(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> RunFolder:
     """Return where the run of a corpus lies. Raises UsageError if it cannot go on from the checkpoint named."""
-    if options.init is not None:
-        find_parent(find_foundations(workspace.foundations()), corpus.modality, _channels(corpus), options.init)
-    name = options.name or corpus.default_name
-    if options.name is None and options.init is not None:
-        name = f"{name}-from-{options.init.rpartition('/')[2]}"
-    return RunFolder(workspace.foundation(corpus.modality, name))
+    if options.init is None:
+        return RunFolder(workspace.foundation(corpus.modality, options.name or corpus.default_name))
+    found = find_foundations(workspace.foundations())
+    parent, card = find_parent(found, corpus.modality, _channels(corpus), options.init)
+    run = RunFolder(workspace.foundation(corpus.modality, options.name or f"{corpus.default_name}-from-{card.name}"))
+    if run.path == parent:  # --fresh would remove what it goes on from
+        raise UsageError(f"{run.path} cannot go on from itself. Give the longer run a --name of its own.")
+    return run
 
 
 def configure(
