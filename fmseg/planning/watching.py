@@ -23,11 +23,11 @@ ENOUGH_LOOKS = 8
 CASES = (300, 100, 50)
 #: images of the whole corpus that RankMe is measured on
 CORPUS_IMAGES = 256
-#: drawing the pictures; on one core
+#: drawing the pictures: 2.8 and 3.4 s on one core
 PICTURES_S = 3.0
-#: fitting the maps of one probe, a case: 300 of them in 8 s, one core, ViT-Ti
+#: fitting the maps of one probe, a case; on the safe side: 291 images took some 2 s with a ViT-Ti on one core
 FIT_S_PER_CASE = 0.025
-#: share of a device's sustained speed that single images, forwards alone, reach
+#: share of a device's sustained speed that single images, forwards alone, reach; assumed
 FORWARD_SHARE = 0.35
 
 
