@@ -1,15 +1,19 @@
 """The commands that learn and predict: pretrain, train, find_best, predict, evaluate, demo."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
 from fmseg.cli.data_commands import Budget, Datasets, PlansName, would
 from fmseg.cli.frame import Output, Session, command
-from fmseg.console import print_line, print_table
+from fmseg.console import duration, print_line, print_table
+
+if TYPE_CHECKING:
+    from fmseg.stages.pretrain import Preview
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")]
 Workers = Annotated[int | None, typer.Option("--num-workers", help="Loader processes; 0 loads inline.")]
@@ -22,6 +26,7 @@ def pretrain(
     session: Session,
     dataset: Datasets = None,
     name: Annotated[str | None, typer.Option(help="Name of the checkpoint; by default from the datasets.")] = None,
+    init: Annotated[str | None, typer.Option(help="Go on from this foundation checkpoint.")] = None,
     budget: Budget = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -29,14 +34,13 @@ def pretrain(
     fresh: Fresh = False,
 ) -> Output:
     """Pretrain one foundation checkpoint per modality with DINOv2; without -d on all preprocessed datasets."""
-    from fmseg.stages.pretrain import PretrainOptions
+    from fmseg.stages.pretrain import PretrainOptions, preview
     from fmseg.stages.pretrain import pretrain as learn
 
     names = dataset_names(session.workspace, dataset) if dataset else session.workspace.dataset_names()
-    if session.dry_run:
-        return would([session.workspace.prepared(each) for each in names], [session.workspace.foundations()])
     options = PretrainOptions(
         name=name,
+        init=init,
         budget_s=parse_duration(budget),
         settings=parse_settings(settings),
         num_workers=workers,
@@ -44,11 +48,39 @@ def pretrain(
         fresh=fresh,
         plugins=session.plugins,
     )
+    if session.dry_run:
+        return _ahead(session, names, preview(session.workspace, names, options))
     made = learn(session.workspace, names, options)
     columns = ("checkpoint", "modality", "images", "samples seen", "iterations")
     rows = [(card.name, card.modality, card.num_images, card.samples_seen, card.iterations) for card in made]
     value = [card.model_dump(mode="json") for card in made]
     return Output(value, lambda: print_table("Foundation checkpoints", columns, rows))
+
+
+def _ahead(session: Session, names: list[str], found: "list[Preview]") -> Output:
+    """Return what ``pretrain --dry-run`` prints: files, and what it takes and brings."""
+    files = would([session.workspace.prepared(each) for each in names], [each.folder for each in found])
+    columns = ("checkpoint", "network", "images", "samples seen", "time", "memory GB", "disk GB", "images/s")
+    rows = [
+        (
+            *(each.folder.name, each.network, each.num_images, each.cost.samples_seen, duration(each.cost.seconds)),
+            *(round(each.cost.memory_gb, 1), round(each.cost.disk_gb, 2), round(each.cost.images_per_s, 1)),
+        )
+        for each in found
+    ]
+    costs = [
+        {"checkpoint": each.folder.name, "modality": each.modality, "network": each.network, "benefit": each.benefit}
+        | asdict(each.cost)
+        for each in found
+    ]
+
+    def show() -> None:
+        files.show()
+        print_table("By rule of thumb, on one device", columns, rows)
+        for each in found:
+            print_line(f"{each.folder.name}: {each.benefit}.")
+
+    return Output(files.value | {"costs": costs}, show)
 
 
 @command("train", example="fmseg train 501 fold0")

@@ -42,7 +42,7 @@ def embed(
         positions = list(group)
         for first in range(0, len(positions), batch_size):
             chunk = [images.image(indices[position]) for position in positions[first : first + batch_size]]
-            rows += _features(vit, _normalised(np.stack(chunk), mean, std).to(device)).cpu()
+            rows += _features(vit, normalised(np.stack(chunk), mean, std).to(device)).cpu()
     return torch.stack(rows).numpy()
 
 
@@ -53,7 +53,8 @@ def _features(vit: ViT, image: Tensor) -> Tensor:
     return torch.cat([tokens[:, 0], tokens[:, vit.num_prefix_tokens :].mean(dim=1)], dim=1).float()
 
 
-def _normalised(batch: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalised(batch: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return stored images (N, C, h, w) as the network wants them: (value in [0, 1] - mean) / std."""
     values = torch.from_numpy(batch).float()
     if batch.dtype == np.uint8:
         values = values / 255

@@ -33,10 +33,10 @@ INNER_FOLDS = 3
 MOST_CASES = 300
 
 
-def thinned(fold: Fold, store: PreparedCases) -> Fold:
-    """Return evenly spaced cases of a fold, those that are in the store."""
+def thinned(fold: Fold, store: PreparedCases, most: int = MOST_CASES) -> Fold:
+    """Return evenly spaced cases of a fold, those in the store: at most ``most`` to learn from and to score."""
     there = ([case for case in cases if case in store.cases] for cases in (fold.train, fold.val))
-    train, val = (spread(cases, MOST_CASES) for cases in there)
+    train, val = (spread(cases, most) for cases in there)
     return Fold(train=train, val=val)
 
 
@@ -47,11 +47,14 @@ def probe(
     fold: Fold,
     labels: LabelScheme | Mapping[str, str],
     patients: Mapping[str, str],
-) -> float:
-    """Return the score of patches for label maps, of whole images for classes by case."""
+) -> dict[str, float]:
+    """Return what a backbone is worth: ``dice`` of patches for label maps; for classes by case see ``probe_images``.
+
+    The first value is the one that counts (``MEASURES``).
+    """
     if isinstance(labels, LabelScheme):
-        return probe_patches(vit, moments, store, fold, labels)
-    return probe_images(vit, moments, store, fold, labels, patients)["linear_f1"]
+        return {"dice": probe_patches(vit, moments, store, fold, labels)}
+    return probe_images(vit, moments, store, fold, labels, patients)
 
 
 def probe_patches(vit: ViT, moments: Moments, store: PreparedCases, fold: Fold, scheme: LabelScheme) -> float:

@@ -3,11 +3,13 @@
 A file is used whole or not at all: each of its tensors must find its place, and each place its tensor.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from fmseg.files import sha256_file, writing
 from fmseg.networks.vit import ViT
 from fmseg.records.foundation import CARD, WEIGHTS, Foundation
 
+#: key of what else is said in a file of weights
+NOTE = "note"
 #: DINOv2's name -> ours, where they differ; a chunked block keeps its absolute number, the second one
 DINOV2_NAMES = (
     (re.compile(r"^(?:teacher\.|student\.|module\.|backbone\.)+"), ""),
@@ -28,10 +32,26 @@ DINOV2_NAMES = (
 
 def save_backbone(vit: ViT, folder: Path) -> str:
     """Write backbone.safetensors into ``folder``, float32; return the file's SHA-256."""
+    return save_weights(vit, folder / WEIGHTS)
+
+
+def save_weights(vit: ViT, path: Path, note: Mapping[str, Any] | None = None) -> str:
+    """Write a backbone, float32, with a note in the same file; return the file's SHA-256."""
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in vit.state_dict().items()}
-    with writing(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary)
-    return sha256_file(folder / WEIGHTS)
+    with writing(path) as temporary:
+        # a single entry: the order of several is another one in each process
+        save_file(tensors, temporary, None if note is None else {NOTE: json.dumps(note, sort_keys=True)})
+    return sha256_file(path)
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Return the note of a file of ``save_weights``. Raises BadRecord if the file is damaged or has none."""
+    try:
+        with safe_open(path, "pt") as file:
+            note: dict[str, Any] = json.loads((file.metadata() or {})[NOTE])
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise BadRecord(f"{path}: this is no file of weights with a note ({error}). Remove it.") from error
+    return note
 
 
 def load_backbone(folder: Path) -> tuple[ViT, Foundation]:

@@ -22,6 +22,8 @@ PARALLEL_SHARE = 0.9
 START_UP_S = 20.0
 #: student, gradient, two moments of AdamW, teacher; float32
 BYTES_PER_PARAMETER = 20
+#: checkpoints that are kept, copies of the weights in one (student, teacher, two moments), files of weights alone
+KEPT_STATES, STATE_COPIES, WEIGHT_FILES = 2, 4, 3
 #: kept for the backward pass per token, layer and channel, in half precision; float32 takes twice as much
 BYTES_PER_ACTIVATION = 45
 #: probabilities and their gradients over all prototypes, float32
@@ -37,6 +39,8 @@ class Cost:
     step_s: float
     seconds: float
     memory_gb: float
+    #: on the disk at the end: two states to go on from, and the weights
+    disk_gb: float
     samples_seen: int
     #: whether making the views, not the network, sets the pace
     waits_for_views: bool
@@ -55,6 +59,7 @@ def predict_cost(recipe: Pretraining, hardware: Hardware) -> Cost:
         step_s=recipe.batch_size / images_per_s,
         seconds=START_UP_S + samples / images_per_s,
         memory_gb=memory_gb(recipe, recipe.batch_size // (recipe.accumulation * hardware.num_devices)),
+        disk_gb=disk_gb(recipe),
         samples_seen=samples,
         waits_for_views=loader < network,
     )
@@ -112,14 +117,25 @@ def num_parameters(vit: Architecture) -> int:
 def memory_gb(recipe: Pretraining, images_per_step: int) -> float:
     """Return the memory of one device that takes ``images_per_step`` images at a time."""
     vit, views = recipe.architecture, recipe.views
-    head = recipe.head_hidden * (vit.width + recipe.head_hidden + recipe.head_bottleneck)
-    parameters = num_parameters(vit) + head + recipe.head_bottleneck * recipe.num_prototypes
+    parameters = num_parameters(vit) + head_parameters(recipe)
     tokens = 2 * num_patches(vit, views.global_size) + views.num_locals * num_patches(vit, views.local_size)
     tokens += (2 + views.num_locals) * (1 + vit.num_registers)
     scale = 2 if recipe.precision == "float32" else 1
     activations = tokens * vit.depth * vit.width * BYTES_PER_ACTIVATION * scale
     logits = sum(head_tokens(recipe)) * recipe.num_prototypes * 4 * LOGIT_COPIES
     return (parameters * BYTES_PER_PARAMETER + images_per_step * (activations + logits)) / 1e9
+
+
+def disk_gb(recipe: Pretraining) -> float:
+    """Return what a run leaves on the disk: two checkpoints of its whole state, and three files of weights."""
+    states = KEPT_STATES * STATE_COPIES * (num_parameters(recipe.architecture) + head_parameters(recipe))
+    return (states + WEIGHT_FILES * num_parameters(recipe.architecture)) * 4 / 1e9
+
+
+def head_parameters(recipe: Pretraining) -> int:
+    """Return the weights of one head and its prototypes."""
+    width, hidden, bottleneck = recipe.architecture.width, recipe.head_hidden, recipe.head_bottleneck
+    return hidden * (width + hidden + bottleneck) + bottleneck * recipe.num_prototypes
 
 
 def num_patches(vit: Architecture, size: tuple[int, int]) -> int:

@@ -97,7 +97,7 @@ def climb(num_images: int, budget_s: float, clock: Clock) -> Climb:
     following = None if is_last else rungs[reached + 1]
     return Climb(
         rung=rungs[reached],
-        samples=_most_within(budget_s, least, most, lambda samples: clock(rungs[reached], samples)),
+        samples=most_within(budget_s, least, most, lambda samples: clock(rungs[reached], samples)),
         budget_s=budget_s,
         useful_samples=useful,
         next_rung=following,
@@ -105,7 +105,7 @@ def climb(num_images: int, budget_s: float, clock: Clock) -> Climb:
     )
 
 
-def _most_within(budget_s: float, least: int, most: int, seconds: Callable[[int], float]) -> int:
+def most_within(budget_s: float, least: int, most: int, seconds: Callable[[int], float]) -> int:
     """Return the largest number from ``least`` to ``most`` that takes at most ``budget_s``, else ``least``."""
     if seconds(most) <= budget_s:
         return most

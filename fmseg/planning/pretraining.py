@@ -112,15 +112,15 @@ def plan_pretraining(
         speed = predict_cost(guess, hardware).step_s / measured_step_s
         hardware = hardware.evolve(gflops=hardware.gflops * speed)
     reached = climb(facts.num_images, seconds, lambda rung, n: _seconds(facts, hardware, rung, n))
-    return _build(facts, hardware, reached, seed=seed)
+    return build_recipe(facts, hardware, reached, seed=seed)
 
 
 def _seconds(facts: CorpusFacts, hardware: Hardware, rung: Rung, samples: int) -> float:
     reached = Climb(rung, samples, 0.0, 0, None, math.inf)
-    return predict_cost(_build(facts, hardware, reached, seed=0)[0], hardware).seconds
+    return predict_cost(build_recipe(facts, hardware, reached, seed=0)[0], hardware).seconds
 
 
-def _build(
+def build_recipe(
     facts: CorpusFacts, hardware: Hardware, reached: Climb, *, seed: int
 ) -> tuple[Pretraining, tuple[Reason, ...]]:
     """Return the recipe of a rung and a number of samples."""

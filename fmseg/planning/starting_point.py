@@ -46,7 +46,7 @@ def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found
         learned = [pair for pair in fitting if pair[1].has_learned]
         if not learned:
             return None, Initialisation(name="scratch", sha256="", because=_not_learned(fitting[-1][1]))
-        chosen = max(learned, key=lambda pair: (pair[1].samples_seen, pair[1].name))
+        chosen = max(learned, key=lambda pair: (pair[1].total_samples, pair[1].name))
         why = f"it has seen most samples of the {len(fitting)} for {plans.modality}"
     card = chosen[1]
     return chosen, Initialisation(

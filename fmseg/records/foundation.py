@@ -9,7 +9,7 @@ import numpy as np
 from fmseg.files import writing
 from fmseg.records.plans import Architecture, Pretraining
 from fmseg.records.record import Part, Record
-from fmseg.records.run import Provenance
+from fmseg.records.run import Parent, Provenance
 
 CARD, WEIGHTS = "foundation.json", "backbone.safetensors"
 #: sorted first 64 bits of the content hash of every image seen: 8 bytes an image, of which nothing can be read
@@ -25,6 +25,30 @@ class ProbeScore(Part):
     score: float
     #: that of the same network with random weights
     random: float
+
+
+class Trouble(Part):
+    """Something that is wrong with a pretraining."""
+
+    name: str
+    #: what is wrong, with the figures, and what to do
+    text: str
+    #: at which it was found
+    step: int
+    #: whether it had gone when the run ended
+    is_over: bool = False
+
+
+class BestTeacher(Part):
+    """The teacher that looked best while it learned, beside the last one."""
+
+    step: int
+    #: "probes": mean score of the labelled datasets; "rankme": of CLS tokens, where there are none
+    measure: str
+    score: float
+    last_score: float
+    #: whether it is the backbone of this checkpoint, because it is better by more than chance
+    is_used: bool
 
 
 class Foundation(Record):
@@ -53,7 +77,21 @@ class Foundation(Record):
     licence: str
     #: of the labelled datasets that were at hand
     probes: tuple[ProbeScore, ...] = ()
+    best: BestTeacher | None = None
+    #: all that were found while it learned
+    troubles: tuple[Trouble, ...] = ()
+    #: None for a start from random weights; ``samples_seen`` does not count what it has seen
+    parent: Parent | None = None
+    #: training alone, of all processes that worked on it one after the other; 0 where nobody has noted it
+    seconds: float = 0.0
+    #: UTC, as in 2026-01-31T12:00:00+00:00; empty where nobody has noted it
+    finished: str = ""
     provenance: Provenance
+
+    @property
+    def total_samples(self) -> int:
+        """Samples seen, those of its parents too."""
+        return self.samples_seen + (self.parent.samples_seen if self.parent else 0)
 
     @property
     def has_learned(self) -> bool:
@@ -65,7 +103,7 @@ class Foundation(Record):
         """One line that says what this is."""
         return (
             f"{self.name} ({self.modality}, {self.architecture.name}/{self.architecture.patch_size}, "
-            f"{self.num_images} images, {self.samples_seen} samples seen)"
+            f"{self.num_images} images, {self.total_samples} samples seen)"
         )
 
 

@@ -78,6 +78,30 @@ class Source(Part):
     num_images: int
 
 
+class Watch(Part):
+    """How a pretraining is watched: what is looked at, and how often."""
+
+    #: steps between two looks at the teacher; 0: none before the end
+    every: int = 0
+    #: labelled cases that a probe learns on, and is scored on, at most
+    cases: int = 0
+    #: labelled datasets that are probed, pretrained on or not
+    datasets: tuple[str, ...] = ()
+
+
+class Parent(Part):
+    """The checkpoint that a pretraining goes on from."""
+
+    name: str
+    modality: str
+    #: of its backbone.safetensors
+    sha256: str
+    #: samples that it has seen, those of its own parents among them
+    samples_seen: int
+    #: whether its heads go on too, or new ones are learned
+    keeps_heads: bool
+
+
 class PretrainConfig(RunRecord):
     """All that determines one pretraining run."""
 
@@ -85,6 +109,9 @@ class PretrainConfig(RunRecord):
     recipe: Pretraining
     because: tuple[Reason, ...]
     sources: tuple[Source, ...]
+    watch: Watch = Watch()
+    #: None for random weights
+    parent: Parent | None = None
 
 
 class RunConfig(RunRecord):

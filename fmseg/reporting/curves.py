@@ -1,7 +1,7 @@
-"""progress.png: how a run goes, at a glance, drawn from metrics.jsonl alone.
+"""progress.png: how a run goes, at a glance, drawn from metrics.jsonl, and the speed from timing.jsonl.
 
-Values are sorted into panels by their names: those of the validation and other scores, the losses, what tells
-a collapse of the features, and the learning rate.
+Values are sorted into panels by their names: losses, scores of a validation, probes and dimensions of frozen features,
+what tells a collapse, learning rate, speed. ``random_x`` is the reference of ``x``, a dashed line of its colour.
 """
 
 import json
@@ -28,16 +28,24 @@ RATES = {"lr", "learning_rate"}
 #: logged, but no news in a picture
 UNDRAWN = {"step", "skipped", "weight_decay", "momentum", "teacher_momentum", "teacher_temperature"}
 HEALTH_TITLE = "features and gradients, as shares of their highest values"
-HEALTH = ("entropy", "std", "rank", "norm", "similarity", "rate", "prototype")
+HEALTH = ("entropy", "std", "norm", "similarity", "prototype")
+SPEED = {"images_per_s"}
+REFERENCE = "random_"
 
 
-def draw_progress(metrics: Path, out: Path) -> None:
-    """Draw the curves of ``metrics`` (metrics.jsonl) into ``out`` (PNG), atomically; nothing before the first line."""
+def draw_progress(metrics: Path, out: Path, timing: Path | None = None) -> None:
+    """Draw the curves of metrics.jsonl, and the speed of timing.jsonl, into ``out`` (PNG), atomically.
+
+    Draws nothing before the first step is logged.
+    """
     curves = read_curves(metrics)
-    if not curves:
+    if all(len(steps) == 1 and steps[0] == 0 for steps, _ in curves.values()):
         return
+    if timing is not None:
+        curves |= {name: curve for name, curve in read_curves(timing).items() if name in SPEED}
     panels = [(title, found) for title, belongs in PANELS if (found := _select(curves, belongs))]
-    write_bytes(out, _draw(panels))
+    references = {name.removeprefix(REFERENCE): y[0] for name, (_, y) in curves.items() if name.startswith(REFERENCE)}
+    write_bytes(out, _draw(panels, references))
 
 
 def read_curves(metrics: Path) -> dict[str, Curve]:
@@ -58,28 +66,40 @@ def smoothed(values: np.ndarray) -> np.ndarray:
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
+def _is_probe(name: str) -> bool:
+    return name.startswith("probe_")
+
+
+def _is_dimension(name: str) -> bool:
+    return name.startswith("rankme")
+
+
 def _is_score(name: str) -> bool:
     return name.startswith("val_") or name in ("dice", "accuracy", "auroc")
 
 
 def _is_health(name: str) -> bool:
-    return any(word in name for word in HEALTH) and name not in RATES
+    return any(word in name for word in HEALTH) and not any(map(name.startswith, ("probe_", "rankme", "random_")))
 
 
 def _is_loss(name: str) -> bool:
-    return not _is_score(name) and not _is_health(name) and name not in RATES
+    others = (_is_score, _is_health, _is_probe, _is_dimension, RATES.__contains__, SPEED.__contains__)
+    return not any(belongs(name) for belongs in others) and not name.startswith(REFERENCE)
 
 
 PANELS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("loss", _is_loss),
     ("score", _is_score),
+    ("probes of frozen features (dashed: random weights)", _is_probe),
+    ("effective dimensions, RankMe (dashed: random weights)", _is_dimension),
     (HEALTH_TITLE, _is_health),
     ("learning rate", RATES.__contains__),
+    ("images a second", SPEED.__contains__),
 )
 
 
 #: number of panels -> rows of places
-LAYOUTS = {1: "a", 2: "ab", 3: "aa;bc", 4: "ab;cd"}
+LAYOUTS = {1: "a", 2: "ab", 3: "aa;bc", 4: "ab;cd", 5: "aa;bc;de", 6: "ab;cd;ef", 7: "aa;bc;de;fg"}
 
 
 def _select(curves: dict[str, Curve], belongs: Callable[[str], bool]) -> dict[str, Curve]:
@@ -88,7 +108,7 @@ def _select(curves: dict[str, Curve], belongs: Callable[[str], bool]) -> dict[st
     return dict(sorted(found.items(), key=lambda item: item[0] not in ("loss", "val_dice")))
 
 
-def _draw(panels: list[tuple[str, dict[str, Curve]]]) -> bytes:
+def _draw(panels: list[tuple[str, dict[str, Curve]]], references: dict[str, float]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -97,8 +117,8 @@ def _draw(panels: list[tuple[str, dict[str, Curve]]]) -> bytes:
     FigureCanvasAgg(figure)
     places = figure.subplot_mosaic(layout)
     last = max(steps[-1] for _, curves in panels for steps, _ in curves.values())
-    for place, (title, curves) in zip("abcd", panels, strict=False):
-        _draw_panel(places[place], title, curves)
+    for place, (title, curves) in zip("abcdefg", panels, strict=False):
+        _draw_panel(places[place], title, curves, references)
         places[place].set_xlim(0, last * 1.02)
     buffer = BytesIO()
     # without matplotlib's version in it, equal curves are equal bytes
@@ -106,7 +126,7 @@ def _draw(panels: list[tuple[str, dict[str, Curve]]]) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_panel(axes: Any, title: str, curves: dict[str, Curve]) -> None:
+def _draw_panel(axes: Any, title: str, curves: dict[str, Curve], references: dict[str, float]) -> None:
     for (name, (steps, values)), colour in zip(curves.items(), cycle(COLOURS), strict=False):
         is_noisy = len(values) >= SMOOTHED_POINTS and name not in RATES
         line = smoothed(values) if is_noisy else values
@@ -117,6 +137,8 @@ def _draw_panel(axes: Any, title: str, curves: dict[str, Curve]) -> None:
         marker = "o" if len(values) < SMOOTHED_POINTS else None
         style = {"color": colour, "linewidth": 1.8, "marker": marker, "markersize": 3.5}
         axes.plot(steps, line / scale, label=f"{name.replace('_', ' ')}  {line[-1]:.3g}", **style)
+        if name in references:
+            axes.axhline(references[name], color=colour, linestyle="--", linewidth=1.2)
     if title == HEALTH_TITLE:
         axes.set_ylim(min(axes.get_ylim()[0], 0), 1.1)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from fmseg.console import duration
 from fmseg.errors import UnknownName
 from fmseg.files import read_json
-from fmseg.records.foundation import find_foundations
+from fmseg.records.foundation import Foundation, find_foundations
 from fmseg.records.recipe import recipes
 from fmseg.registry import unknown
-from fmseg.workspace import Workspace
+from fmseg.workspace import Workspace, dataset_id
 
 Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 
@@ -19,15 +20,24 @@ def listing(workspace: Workspace, what: str) -> Table:
     if what == "datasets":
         return "Datasets", ("dataset", "state", "next"), [_dataset(workspace, n) for n in workspace.dataset_names()]
     if what == "foundations":
-        columns = ("name", "modality", "architecture", "images", "samples seen", "weights")
-        rows: list[tuple[object, ...]] = [
-            (c.name, c.modality, c.architecture.name, c.num_images, c.samples_seen, c.weights_sha256[:12])
-            for _, c in find_foundations(workspace.foundations())
-        ]
-        return "Foundation checkpoints", columns, rows
+        columns = ("name", "modality", "network", "images", "samples seen", "took", "when", "probes", "weights")
+        cards = [card for _, card in find_foundations(workspace.foundations())]
+        return "Foundation checkpoints", columns, [_foundation(card) for card in cards]
     if what not in KINDS:
         raise UnknownName(unknown("list", what, KINDS))
     return what.capitalize(), ("name",), [(name,) for name in _registered(what)]
+
+
+def _foundation(card: Foundation) -> tuple[object, ...]:
+    """Return a checkpoint's row; a dash for what older ones have not noted."""
+    probes = ", ".join(
+        f"d{dataset_id(probe.dataset)} {probe.score:.3f} (random {probe.random:.3f})" for probe in card.probes
+    )
+    return (
+        *(card.name, card.modality, f"{card.architecture.name}/{card.architecture.patch_size}"),
+        *(card.num_images, card.total_samples, duration(card.seconds) if card.seconds else "-"),
+        *(card.finished[:10] or "-", probes or "-", card.weights_sha256[:12]),
+    )
 
 
 def _dataset(workspace: Workspace, name: str) -> tuple[str, str, str]:

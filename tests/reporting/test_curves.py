@@ -53,7 +53,9 @@ def test_read_curves_leaves_out_what_is_not_finite(tmp_path):
         ("val_dice", "score"),
         ("learning_rate", "learning rate"),
         ("teacher_entropy", "features"),
-        ("rankme", "features"),
+        ("rankme_cls", "effective dimensions"),
+        ("probe_d501_dice", "probes"),
+        ("images_per_s", "images a second"),
         ("grad_norm", "features"),
     ],
 )

@@ -1,0 +1,72 @@
+"""Pretrain a foundation checkpoint per modality: prepared stores in, a ViT that knows such images out.
+
+The method is in this file; how a run is planned, learns, is watched and ends stands in a file of its own each.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from fmseg.errors import UsageError
+from fmseg.files import locked
+from fmseg.learning.runtime import Runtime
+from fmseg.records.foundation import CARD, Foundation
+from fmseg.records.run import PretrainConfig
+from fmseg.sampling.corpora import Corpus, collect_corpora
+from fmseg.stages.pretrain.configure import PretrainOptions, Preview, configure, look_ahead, run_folder, tell_benefit
+from fmseg.stages.pretrain.finish import finish
+from fmseg.stages.pretrain.learn import build_task, learn
+from fmseg.stages.pretrain.parent import inherit_seen, start_from
+from fmseg.stages.pretrain.watch import Watcher
+from fmseg.workspace import Workspace
+
+__all__ = ["PretrainOptions", "Preview", "preview", "pretrain", "pretrain_corpus"]
+
+
+def pretrain(workspace: Workspace, names: Sequence[str], options: PretrainOptions) -> list[Foundation]:
+    """Pretrain on the given datasets, one checkpoint per modality. Goes on where it was stopped.
+
+    Raises NotReady if none of them is preprocessed.
+    """
+    corpora = collect_corpora(workspace, names)
+    if options.name is not None and len(corpora) > 1:
+        found = ", ".join(corpus.modality for corpus in corpora)
+        raise UsageError(f"--name names one checkpoint, and the datasets have several modalities ({found}). Use -d.")
+    if options.init is not None and len(corpora) > 1:
+        found = ", ".join(corpus.modality for corpus in corpora)
+        raise UsageError(f"--init goes on with one modality, and the datasets have several ({found}). Use -d.")
+    return [pretrain_corpus(workspace, corpus, options) for corpus in corpora]
+
+
+def preview(workspace: Workspace, names: Sequence[str], options: PretrainOptions) -> list[Preview]:
+    """Return what each pretraining would take and bring, by rule of thumb; nothing is measured or written."""
+    return [look_ahead(workspace, corpus, options) for corpus in collect_corpora(workspace, names)]
+
+
+def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> Foundation:
+    """Run or go on with the pretraining of one modality."""
+    run = run_folder(workspace, corpus, options)
+    runtime = Runtime.detect("float32")
+    with locked(run.path, "this pretraining") if runtime.is_main else nullcontext():
+        if runtime.is_main:
+            if options.fresh:
+                run.clear()
+            run.claim(configure(workspace, corpus, run, runtime, options))
+        runtime.barrier()
+        # what rank 0 planned is what all ranks do
+        config = PretrainConfig.load(run.path / "run.json")
+        if not run.is_finished:
+            tell_benefit(config, runtime)
+            inherit_seen(workspace, run, config.parent if runtime.is_main else None)
+            task = build_task(config.recipe)
+            if config.parent is not None and not any(run.checkpoints.glob("step_*.json")):
+                start_from(task, workspace, config.parent)
+            task = task.to(runtime.device)
+            watcher = Watcher.of(workspace, run, config, corpus, task, runtime)
+            watcher.begin()
+            runtime = runtime.at(config.recipe.precision)
+            learn(task, corpus, config.recipe, run, runtime, options.pace, watcher.hooks())
+            if runtime.is_main:
+                finish(workspace, corpus, watcher)
+        runtime.barrier()
+    runtime.close()
+    return Foundation.load(run.path / CARD)
