@@ -39,14 +39,16 @@ class CaseJournal:
     """The lines of the cases of one dataset."""
 
     def __init__(
-        self, path: Path, cases: Sequence[CaseFiles], patient_of: Mapping[str, str], labels: LabelScheme | None
+        self, path: Path, cases: Sequence[CaseFiles], labels: LabelScheme | None, patient_of: Mapping[str, str] | None
     ) -> None:
-        """cases: of different names, in the dataset's order."""
+        """cases: of different names, in the dataset's order. patient_of: None where nobody asks for patients."""
         self.path, self.cases, self.patient_of, self.labels = path, cases, patient_of, labels
         #: of each case's line, in bytes; -1 for a case that is not measured
         self._start = np.full(len(cases), -1, np.int64)
         self._length = np.zeros(len(cases), np.int32)
         self._has_new_patient = np.zeros(len(cases), bool)
+        #: lines that do not hold, and the case of one of them
+        self.num_stale, self.stale_case = 0, ""
         self._end = 0
         self._waiting: list[str] = []
         self._appended = time.monotonic()
@@ -82,7 +84,7 @@ class CaseJournal:
             for number, (start, length) in enumerate(zip(self._start.tolist(), self._length.tolist(), strict=True)):
                 old.seek(start)
                 line = old.read(length)
-                if self._has_new_patient[number]:
+                if self.patient_of is not None and self._has_new_patient[number]:
                     patient = self.patient_of[self.cases[number].name]
                     fact = CaseFacts.model_validate_json(line).model_copy(update={"patient": patient})
                     line = fact.model_dump_json().encode() + b"\n"
@@ -98,8 +100,11 @@ class CaseJournal:
                 parts = pool.map(self._stamps, (files[first : first + 64] for first in range(0, len(files), 64)))
                 stamps = [stamp for part in parts for stamp in part]
                 for (number, start, length, head), case, stamp in zip(known, files, stamps, strict=True):
-                    if head.stamp == stamp:
-                        self._start[number], self._length[number] = start, length
+                    if head.stamp != stamp:
+                        self.num_stale, self.stale_case = self.num_stale + 1, head.case
+                        continue
+                    self._start[number], self._length[number] = start, length
+                    if self.patient_of is not None:
                         self._has_new_patient[number] = head.patient != self.patient_of[case.name]
         if self.path.exists() and self.path.stat().st_size > self._end:
             os.truncate(self.path, self._end)
@@ -109,12 +114,14 @@ class CaseJournal:
         for line in lines:
             start, self._end = self._end, self._end + len(line)
             try:
-                head = _Head.model_validate_json(line)
+                head: _Head | None = _Head.model_validate_json(line)
             except ValidationError:
-                continue  # written by another version, or damaged
-            number = self._places.number_of(head.case)
-            if number is not None:
+                head = None  # written by another version, or damaged
+            number = self._places.number_of(head.case) if head else None
+            if head and number is not None:
                 yield number, start, len(line), head
+            else:
+                self.num_stale, self.stale_case = self.num_stale + 1, head.case if head else ""
 
     def _stamps(self, files: Sequence[CaseFiles]) -> list[str]:
         return [stamp_of(case, self.labels) for case in files]

@@ -47,7 +47,7 @@ def fingerprint(workspace: Workspace, name: str, *, num_processes: int, fresh: b
     with locked(folder, "its fingerprint"):
         if fresh:
             path.unlink(missing_ok=True)
-        journal = CaseJournal(path, cases, patients, labels)
+        journal = CaseJournal(path, cases, labels, patients)
         missing = journal.missing
         if len(missing):
             logger.info("%s: %d cases, %d of them to be measured", name, len(cases), len(missing))
