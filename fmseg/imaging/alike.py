@@ -27,14 +27,27 @@ class ImageKeys:
     looks: Array
     #: uint64, equal for images of one patient
     patient: Array
+    #: uint64, the first 64 bits of the content hash of the whole case
+    case: Array
+
+    def take(self, numbers: Array) -> "ImageKeys":
+        """Return the keys of some images."""
+        return ImageKeys(self.content[numbers], self.looks[numbers], self.patient[numbers], self.case[numbers])
 
 
-def keys_of(facts: Iterable[CaseFacts]) -> ImageKeys:
-    """Return the keys of all images that can be read, in order."""
-    content, looks, patient = array("Q"), array("Q"), array("Q")
-    for fact in facts:
+class KeyColumns:
+    """The keys of images while their cases are looked at one by one."""
+
+    def __init__(self) -> None:
+        self.num_cases = 0
+        self._columns = tuple(array("Q") for _ in ImageKeys.__slots__)
+
+    def add(self, fact: CaseFacts) -> None:
+        """Take in the images of a case; none if it cannot be read."""
+        self.num_cases += 1
         if not fact.shape[0]:
-            continue
+            return
+        content, looks, patient, case = self._columns
         whole, owner = int(fact.content_hash[:16], 16), key_of(fact.patient)
         found = parse_looks(fact.looks).tolist() if fact.looks else [0] * fact.shape[0]
         for z, look in enumerate(found):
@@ -42,7 +55,19 @@ def keys_of(facts: Iterable[CaseFacts]) -> ImageKeys:
             content.append(whole if fact.shape[0] == 1 else key_of(f"{fact.content_hash} {z}"))
             looks.append(look)
             patient.append(owner)
-    return ImageKeys(*(np.array(column, np.uint64) for column in (content, looks, patient)))
+            case.append(whole)
+
+    def done(self) -> ImageKeys:
+        """Return the columns."""
+        return ImageKeys(*(np.array(column, np.uint64) for column in self._columns))
+
+
+def keys_of(facts: Iterable[CaseFacts]) -> ImageKeys:
+    """Return the keys of all images that can be read, in order."""
+    columns = KeyColumns()
+    for fact in facts:
+        columns.add(fact)
+    return columns.done()
 
 
 def is_repeated(content: Array) -> Array:

@@ -50,6 +50,8 @@ class CaseJournal:
         #: lines that do not hold, and the case of one of them
         self.num_stale, self.stale_case = 0, ""
         self._end = 0
+        #: where the last whole line ended when the journal was opened; None once what is behind it is cut off
+        self._found: int | None = None
         self._waiting: list[str] = []
         self._appended = time.monotonic()
         self._places = _Places(cases)
@@ -68,7 +70,10 @@ class CaseJournal:
             self.flush()
 
     def flush(self) -> None:
-        """Put on the disk what was appended."""
+        """Put on the disk what was appended; a torn last line is cut off first."""
+        if self._found is not None and self.path.exists():
+            os.truncate(self.path, self._found)
+        self._found = None
         if self._waiting:
             append_lines(self.path, self._waiting)
         self._waiting, self._appended = [], time.monotonic()
@@ -91,7 +96,7 @@ class CaseJournal:
                 new.write(line)
 
     def _take_over(self) -> None:
-        """Find the lines that hold, and cut off a torn last one."""
+        """Find the lines that hold."""
         with ThreadPoolExecutor(THREADS) as pool:
             stream = stream_lines(self.path)
             while lines := list(islice(stream, BATCH)):
@@ -106,8 +111,7 @@ class CaseJournal:
                     self._start[number], self._length[number] = start, length
                     if self.patient_of is not None:
                         self._has_new_patient[number] = head.patient != self.patient_of[case.name]
-        if self.path.exists() and self.path.stat().st_size > self._end:
-            os.truncate(self.path, self._end)
+        self._found = self._end
 
     def _known(self, lines: Sequence[bytes]) -> Iterator[tuple[int, int, int, _Head]]:
         """Yield case number, place, length and head of the lines that are of a case of this dataset."""

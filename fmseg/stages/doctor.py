@@ -7,33 +7,30 @@ the test set is an error as soon as there is a labelsTs, since scores on it woul
 """
 
 import functools
-import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from fmseg.errors import BadData
-from fmseg.files import write_json
-from fmseg.imaging.alike import NEAR_BITS, ImageKeys, is_repeated, keys_of
+from fmseg.files import write_json, writing
+from fmseg.imaging.alike import KeyColumns
 from fmseg.imaging.case import content_hash
-from fmseg.imaging.looks import num_alike
 from fmseg.imaging.measure import read_facts, refuse_errors
 from fmseg.imaging.readers import read_case
+from fmseg.imaging.survey import Colours, finding, listed, odd_kind, repetitions, summed_up
 from fmseg.planning.patients import patients_of
 from fmseg.records.cases import CaseNames, key_of
 from fmseg.records.dataset import CaseFiles, Dataset, group_channels, visible_files
 from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint, Severity
+from fmseg.sampling.distinct import TESTS
 from fmseg.sampling.workers import Workers
 from fmseg.workspace import Workspace
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-MAX_NAMES = 5
-#: findings of one kind about single files of an unlabelled set
-MAX_ALIKE = 20
-NUMBER = re.compile(r"\d[\d.,]*")
 
 
 def doctor(workspace: Workspace, name: str, *, num_processes: int = 0) -> tuple[Finding, ...]:
@@ -47,8 +44,9 @@ def doctor(workspace: Workspace, name: str, *, num_processes: int = 0) -> tuple[
     path = workspace.need(folder / "cases.jsonl", command)
     measured = Fingerprint.load(workspace.need(folder / "dataset_fingerprint.json", command))
     tests = _hashed_tests(workspace, dataset, num_processes)
+    _save_tests(folder / TESTS, tests)
     if dataset.task == "unlabelled":
-        found = _corpus(dataset, measured, path, tests)
+        found = list(_corpus(dataset, measured, path, tests))
     else:
         facts = list(read_facts(path))
         found = [
@@ -69,58 +67,34 @@ def check(findings: Iterable[Finding]) -> None:
     refuse_errors(findings)
 
 
-def _corpus(dataset: Dataset, measured: Fingerprint, path: Path, tests: Sequence[tuple[str, str]]) -> list[Finding]:
-    """Return the findings about an unlabelled set of any size; what many of its files share is told once.
+def _corpus(dataset: Dataset, measured: Fingerprint, path: Path, tests: Sequence[tuple[str, str]]) -> Iterator[Finding]:
+    """Find what there is to say about an unlabelled set of any size; what many of its files share is told once.
 
     Nothing is an error: what cannot be used is left out, and listed.
     """
-    found: list[Finding] = []
-    counts: Counter[str] = Counter()
-    declared, num_cases = len(dataset.channel_names), 0
-    for fact in read_facts(path):
-        num_cases += 1
-        for finding in (*fact.findings, *_odd_kind(fact, declared, measured)):
-            kind = NUMBER.sub("N", finding.problem)
-            counts[kind] += 1
-            if counts[kind] <= MAX_ALIKE:
-                found.append(finding.evolve(severity="warning") if finding.severity == "error" else finding)
-    for kind, count in counts.items():
-        if count > MAX_ALIKE:
-            problem = f"{count - MAX_ALIKE} more files are like those listed: {kind}"
-            found.append(_finding("warning", dataset.source, problem, "See cases.jsonl for all of them."))
-    clashes = list(_names(dataset))
-    if len(clashes) > MAX_ALIKE:
-        problem = f"{len(clashes) - MAX_ALIKE} more names clash like those listed"
-        clashes[MAX_ALIKE:] = [_finding("warning", dataset.source, problem, "Rename them.")]
-    found += [finding.evolve(severity="warning") for finding in clashes]
-    return [
-        *found,
-        *_number(dataset, num_cases),
-        *_colours(read_facts(path), declared, measured.channels),
-        *_alike(dataset, keys_of(read_facts(path))),
-        *_tests_in_training(dataset, read_facts(path), tests),
-        *_patients(dataset, measured, read_facts(path) if tests else (), tests),
-    ]
+    declared, colours, keys = len(dataset.channel_names), Colours(), KeyColumns()
 
+    def of_files() -> Iterator[Finding]:
+        for fact in read_facts(path):
+            colours.add(fact)
+            keys.add(fact)
+            yield from fact.findings
+            yield from odd_kind(fact, declared, measured)
 
-def _alike(dataset: Dataset, keys: ImageKeys) -> Iterator[Finding]:
-    """Count images that are there more than once, and those that nearly are."""
-    repeated = is_repeated(keys.content)
-    if repeated.any():
-        problem = f"{repeated.sum():,} of {len(repeated):,} images are equal to another one"
-        yield _finding("note", dataset.source, problem, "Nothing to do: each is pretrained on once.")
-    num_near = num_alike(keys.looks[~repeated & (keys.looks > 0)], NEAR_BITS)
-    if num_near:
-        problem = f"{num_near:,} of {len(repeated):,} images look nearly like another one"
-        mend = "Those of one patient are thinned in pretraining. If there are many others, look for copies."
-        yield _finding("note", dataset.source, problem, mend)
+    for each in summed_up(chain(of_files(), _names(dataset)), dataset.source):
+        yield each.evolve(severity="warning") if each.severity == "error" else each
+    yield from _number(dataset, keys.num_cases)
+    yield from colours.findings(declared, measured.channels)
+    yield from repetitions(keys.done(), dataset.source)
+    yield from _tests_in_training(dataset, read_facts(path) if tests else (), tests)
+    yield from _patients(dataset, measured, read_facts(path) if tests else (), tests)
 
 
 def _names(dataset: Dataset) -> Iterator[Finding]:
     """Find label maps without image, and case names that some file system takes for one."""
     for path in dataset.orphan_labels():
         problem, mend = "this label map has no image", "Add its image to imagesTr, or remove it."
-        yield _finding("error", f"labelsTr/{path.name}", problem, mend)
+        yield finding("error", f"labelsTr/{path.name}", problem, mend)
     cases_of = dataset.training_cases()
     folded = (unicodedata.normalize("NFC", name).casefold() for name in CaseNames(cases_of))
     keys = np.fromiter(map(key_of, folded), np.uint64, len(cases_of))
@@ -131,20 +105,21 @@ def _names(dataset: Dataset) -> Iterator[Finding]:
     for cases in alike.values():
         names = sorted({case.name for case in cases})
         if len(names) > 1:
-            problem = f"the case names {_listed(names)} differ only in case or accents"
-            yield _finding("error", names[0], problem, "Rename all but one: some file systems take them for one.")
+            problem = f"the case names {listed(names)} differ only in case or accents"
+            yield finding("error", names[0], problem, "Rename all but one: some file systems take them for one.")
         elif len(cases) > 1:
-            files = _listed([path.name for case in cases for path in case.images])
-            yield _finding("warning", names[0], f"{files} give one case name; only the first is used", "Rename them.")
+            files = listed([path.name for case in cases for path in case.images])
+            yield finding("warning", names[0], f"{files} give one case name; only the first is used", "Rename them.")
 
 
 def _declaration(dataset: Dataset, facts: Sequence[CaseFacts], measured: Fingerprint) -> Iterator[Finding]:
     """Compare the files with dataset.json."""
-    declared = len(dataset.channel_names)
+    declared, colours = len(dataset.channel_names), Colours()
     yield from _number(dataset, len(facts))
     for fact in facts:
-        yield from _odd_kind(fact, declared, measured)
-    yield from _colours(facts, declared, measured.channels)
+        colours.add(fact)
+        yield from odd_kind(fact, declared, measured)
+    yield from colours.findings(declared, measured.channels)
     if dataset.task == "classification":
         yield from _classes(dataset, facts)
 
@@ -153,53 +128,16 @@ def _number(dataset: Dataset, num_cases: int) -> Iterator[Finding]:
     number = dataset.declaration.numTraining
     if number is not None and number != num_cases:
         problem = f"'numTraining' is {number}, but there are {num_cases} cases"
-        yield _finding("warning", "dataset.json", problem, f"Write {num_cases}, or look for the missing files.")
-
-
-def _odd_kind(fact: CaseFacts, declared: int, measured: Fingerprint) -> Iterator[Finding]:
-    """Find an image of other channels or another type than the set's."""
-    if not fact.shape[0]:
-        return
-    if fact.channels != declared and not {fact.channels, declared} <= {1, 3}:
-        problem = f"it has {fact.channels} channels, dataset.json declares {declared}"
-        yield _finding("error", fact.case, problem, "Give one file per channel, or correct 'channel_names'.")
-    if fact.dtype != measured.dtype == "uint8":
-        problem = f"its values are {fact.dtype}, those of most images uint8"
-        yield _finding("error", fact.case, problem, "Save it with 8 bits per channel, as the others.")
-
-
-def _colours(facts: Iterable[CaseFacts], declared: int, used: int) -> Iterator[Finding]:
-    """Find sets that mix grey and colour, or are declared as one and are the other."""
-    names: dict[str, list[str]] = {"grey": [], "coloured": []}
-    counts: Counter[str] = Counter()
-    for fact in facts:
-        kind = "grey" if fact.channels == 1 or fact.is_grey else "coloured" if fact.channels == 3 else ""
-        counts[kind] += 1
-        if kind and len(names[kind]) < MAX_NAMES:
-            names[kind].append(fact.case)
-    grey, coloured = (f"{counts[kind]} images are {kind} ({_listed(names[kind], counts[kind])})" for kind in names)
-    if used == 1 and counts["coloured"]:
-        problem = f"{coloured}, {counts['grey']} are grey"
-        yield _finding("warning", "imagesTr", problem, "Nothing to do: only their brightness is used.")
-    if used == 3 and declared == 1:
-        problem = (
-            f"'channel_names' has one channel, but {counts['coloured']} images are coloured; three channels are used"
-        )
-        yield _finding("warning", "dataset.json", problem, 'Write {"0": "red", "1": "green", "2": "blue"}.')
-    elif used == 3 and counts["grey"]:
-        problem = f"{grey}, {counts['coloured']} are coloured"
-        yield _finding("note", "imagesTr", problem, "Nothing to do: grey is used as three equal channels.")
+        yield finding("warning", "dataset.json", problem, f"Write {num_cases}, or look for the missing files.")
 
 
 def _classes(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     """Compare labelsTr.csv with the images."""
     given, cases = dataset.classes_of_cases(), {fact.case for fact in facts}
     for case in sorted(cases - set(given)):
-        yield _finding("error", case, "this image has no row in labelsTr.csv", "Add it, or remove the image.")
+        yield finding("error", case, "this image has no row in labelsTr.csv", "Add it, or remove the image.")
     for case in sorted(set(given) - cases):
-        yield _finding(
-            "warning", "labelsTr.csv", f"the case '{case}' has no image", "Add its image, or remove the row."
-        )
+        yield finding("warning", "labelsTr.csv", f"the case '{case}' has no image", "Add its image, or remove the row.")
 
 
 def _duplicates(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
@@ -213,12 +151,12 @@ def _duplicates(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
             continue
         names = [fact.case for fact in group]
         labels = {fact.label_hash for fact in group}
-        problem = f"the same image is there {len(group)} times: {_listed(names)}"
+        problem = f"the same image is there {len(group)} times: {listed(names)}"
         if len(labels) > 1:
             problem += ", with different label maps"
         if len({fact.patient for fact in group}) > 1:
             problem += ", under different patients"
-        yield _finding("warning", names[0], problem, "Keep one of them.")
+        yield finding("warning", names[0], problem, "Keep one of them.")
 
 
 def _tests_in_training(
@@ -229,10 +167,10 @@ def _tests_in_training(
     training = {fact.content_hash: fact.case for fact in facts if fact.content_hash in wanted} if wanted else {}
     for case, digest in tests:
         if digest.startswith("!"):
-            yield _finding("warning", f"imagesTs/{case}", digest[1:], "Copy or export it again.")
+            yield finding("warning", f"imagesTs/{case}", digest[1:], "Copy or export it again.")
         elif digest in training:
             problem = f"the same image is in imagesTr, as '{training[digest]}'"
-            yield _finding(_overlap(dataset), f"imagesTs/{case}", problem, "Remove one of them.")
+            yield finding(_overlap(dataset), f"imagesTs/{case}", problem, "Remove one of them.")
 
 
 def _patients(
@@ -242,7 +180,7 @@ def _patients(
     if not measured.patients_declared:
         problem = f"patients were not declared; {measured.patient_source}"
         mend = "If that is wrong, add patients.csv (case,patient) or 'group_regex' to dataset.json."
-        yield _finding("note", "dataset.json", problem, mend)
+        yield finding("note", "dataset.json", problem, mend)
     training = {fact.case: fact.patient for fact in facts}
     names = [case for case, _ in tests]
     if not names:
@@ -250,14 +188,14 @@ def _patients(
     try:
         found = patients_of(dataset, [*training, *(name for name in names if name not in training)])
     except BadData as error:
-        yield _finding("note", "imagesTs", f"patients of the test images are unknown ({error})", "Declare them too.")
+        yield finding("note", "imagesTs", f"patients of the test images are unknown ({error})", "Declare them too.")
         return
     patients = {found.of_case[case] for case in training}
     shared = sorted({found.of_case[name] for name in names if name not in training} & patients)
     if shared:
         severity = _overlap(dataset) if found.declared else "warning"
-        problem = f"{len(shared)} patients have images in imagesTr and in imagesTs: {_listed(shared)}"
-        yield _finding(severity, "imagesTs", problem, "Move all images of a patient to one side.")
+        problem = f"{len(shared)} patients have images in imagesTr and in imagesTs: {listed(shared)}"
+        yield finding(severity, "imagesTs", problem, "Move all images of a patient to one side.")
 
 
 def _overlap(dataset: Dataset) -> Severity:
@@ -275,6 +213,16 @@ def _hashed_tests(workspace: Workspace, dataset: Dataset, num_processes: int) ->
     return list(workers.map([CaseFiles(name, images, None) for name, images in groups.items()]))
 
 
+def _save_tests(path: Path, tests: Sequence[tuple[str, str]]) -> None:
+    """Keep the content of the test images, so that no pretraining ever uses them, wherever it finds them."""
+    content = np.unique(np.array([int(digest[:16], 16) for _, digest in tests if digest[0] != "!"], np.uint64))
+    if len(content):
+        with writing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, content)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _hashed(files: CaseFiles, *, reader: str | None) -> tuple[str, str]:
     try:
         return files.name, content_hash(read_case(files, reader).voxels)
@@ -284,13 +232,3 @@ def _hashed(files: CaseFiles, *, reader: str | None) -> tuple[str, str]:
 
 def _dead(files: CaseFiles) -> tuple[str, str]:
     return files.name, "!the process that read it was killed twice"
-
-
-def _listed(names: Sequence[str], count: int | None = None) -> str:
-    """Return the first of ``count`` names; by default of those given."""
-    more = (len(names) if count is None else count) - MAX_NAMES
-    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _finding(severity: Severity, where: str | Path, problem: str, mend: str) -> Finding:
-    return Finding(severity=severity, where=str(where), problem=problem, mend=mend)

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -27,6 +27,7 @@ from fmseg.planning.folds import load_folds
 from fmseg.planning.hardware import detect_hardware
 from fmseg.planning.patients import patients_of
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_facts
+from fmseg.planning.pretraining_rules import MIN_DIFFERENCE
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import CARD, Foundation, ProbeScore, write_seen
@@ -36,8 +37,8 @@ from fmseg.records.settings import apply_settings
 from fmseg.reporting.curves import draw_progress
 from fmseg.sampling.corpora import Corpus, collect_corpora
 from fmseg.sampling.corpus import ViewDataset
+from fmseg.sampling.distinct import Images
 from fmseg.sampling.loaders import batches
-from fmseg.sampling.store import Store
 from fmseg.tasks.dino import DinoTask
 from fmseg.workspace import Workspace
 
@@ -57,6 +58,8 @@ class PretrainOptions:
     num_workers: int | None = None
     checkpoint_minutes: float = 10.0
     fresh: bool = False
+    #: read unlabelled images from their files, where they have no store
+    from_files: bool = False
     plugins: tuple[str, ...] = ()
 
 
@@ -65,7 +68,7 @@ def pretrain(workspace: Workspace, names: Sequence[str], options: PretrainOption
 
     Raises NotReady if none of them is preprocessed.
     """
-    corpora = collect_corpora(workspace, names)
+    corpora = collect_corpora(workspace, names, from_files=options.from_files)
     if options.name is not None and len(corpora) > 1:
         found = ", ".join(corpus.modality for corpus in corpora)
         raise UsageError(f"--name names one checkpoint, and the datasets have several modalities ({found}). Use -d.")
@@ -125,16 +128,9 @@ def _plan(
     workspace: Workspace, corpus: Corpus, runtime: Runtime, options: PretrainOptions
 ) -> tuple[Pretraining, tuple[Reason, ...]]:
     """Plan from the facts of all datasets; with a budget, from the time that a step really takes here."""
-    facts = pool_facts(
-        [
-            corpus_facts(
-                Fingerprint.load(workspace.prepared(name) / "dataset_fingerprint.json"),
-                plans.preprocessing,
-                plans.labels,
-            )
-            for name, plans in zip(corpus.names, corpus.plans, strict=True)
-        ]
-    )
+    fingerprints = [Fingerprint.load(workspace.prepared(name) / "dataset_fingerprint.json") for name in corpus.names]
+    parts = [corpus_facts(f, p.preprocessing, p.labels) for f, p in zip(fingerprints, corpus.plans, strict=True)]
+    facts = replace(pool_facts(parts), num_images=len(corpus.distinct(MIN_DIFFERENCE)))
     hardware = detect_hardware().evolve(num_devices=runtime.world)
     if options.budget_s is None or runtime.world > 1:
         return plan_pretraining(facts, hardware, budget_s=options.budget_s)
@@ -204,10 +200,11 @@ def _fit(
 def _batches(
     corpus: Corpus, recipe: Pretraining, runtime: Runtime, num_workers: int | None
 ) -> Callable[[int], Iterator[dict[str, Tensor]]]:
-    dataset = ViewDataset(corpus.stores, recipe, seed=recipe.seed)
+    numbers = corpus.distinct(recipe.min_difference)
+    dataset = ViewDataset(corpus.stores, recipe, seed=recipe.seed, numbers=numbers)
     return lambda start: batches(
         dataset,
-        num_samples=corpus.num_images,
+        num_samples=len(numbers),
         batch_size=recipe.batch_size,
         accumulation=recipe.accumulation,
         seed=recipe.seed,
@@ -257,7 +254,7 @@ def _finish(workspace: Workspace, corpus: Corpus, task: DinoTask, config: Pretra
         std=recipe.std,
         recipe=recipe,
         datasets=corpus.names,
-        num_images=corpus.num_images,
+        num_images=len(corpus.distinct(recipe.min_difference)),
         iterations=recipe.iterations,
         samples_seen=recipe.iterations * recipe.batch_size,
         metrics={key: float(value) for key, value in last.items() if key != "step"},
@@ -289,7 +286,7 @@ def _probe(workspace: Workspace, corpus: Corpus, teacher: ViT, recipe: Pretraini
     return tuple(scores)
 
 
-def _probe_dataset(workspace: Workspace, plans: Plans, store: Store, vit: ViT, recipe: Pretraining) -> float:
+def _probe_dataset(workspace: Workspace, plans: Plans, store: Images, vit: ViT, recipe: Pretraining) -> float:
     fold = thinned(load_folds(workspace.prepared(plans.dataset) / "splits_final.json")[0], store)
     dataset = Dataset.load(workspace.raw_dataset(plans.dataset))
     patients = patients_of(dataset, [*fold.train, *fold.val])[0]
