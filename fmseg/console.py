@@ -62,6 +62,11 @@ def is_speaker() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_only_process() -> bool:
+    """Return whether no other process was started beside this one for the same job, as torchrun does."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 def print_json(value: Any) -> None:
     """Print one machine-readable object on stdout."""
     if is_speaker():

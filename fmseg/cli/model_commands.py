@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
-from fmseg.cli.data_commands import Budget, Datasets, PlansName, would
+from fmseg.cli.data_commands import Budget, Datasets, Images, Modality, PlansName, Processes, num_processes, would
 from fmseg.cli.frame import Output, Session, command
-from fmseg.console import print_line, print_table
+from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
+from fmseg.console import is_only_process, print_line, print_table
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")]
 Workers = Annotated[int | None, typer.Option("--num-workers", help="Loader processes; 0 loads inline.")]
@@ -21,20 +22,33 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one nu
 def pretrain(
     session: Session,
     dataset: Datasets = None,
+    images: Images = None,
+    modality: Modality = None,
     name: Annotated[str | None, typer.Option(help="Name of the checkpoint; by default from the datasets.")] = None,
     budget: Budget = None,
     settings: Settings = None,
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
+    processes: Processes = None,
+    store: Annotated[bool, typer.Option(help="Prepare images of --images once, or decode them at each use.")] = True,
     fresh: Fresh = False,
 ) -> Output:
-    """Pretrain one foundation checkpoint per modality with DINOv2; without -d on all preprocessed datasets."""
+    """Pretrain one foundation checkpoint per modality with DINOv2.
+
+    On the datasets of -d, on images that lie anywhere (--images), or without either on all preprocessed datasets.
+    """
     from fmseg.stages.pretrain import PretrainOptions
     from fmseg.stages.pretrain import pretrain as learn
 
     names = dataset_names(session.workspace, dataset) if dataset else session.workspace.dataset_names()
+    names = [] if images and not dataset else names
     if session.dry_run:
-        return would([session.workspace.prepared(each) for each in names], [session.workspace.foundations()])
+        reads = [*(session.workspace.prepared(each) for each in names), *(images or ())]
+        return would(reads, [session.workspace.foundations()])
+    own = image_datasets(session, images, modality)
+    how = Preparation(num_processes(processes), keeps_plan=True, with_store=store)
+    skipped = sum(prepare_dataset(session, each, how)[-1] for each in own if is_only_process())
+    names += [each for each in own if each not in names]
     options = PretrainOptions(
         name=name,
         budget_s=parse_duration(budget),
@@ -42,13 +56,14 @@ def pretrain(
         num_workers=workers,
         checkpoint_minutes=checkpoint_minutes,
         fresh=fresh,
+        from_files=not store,
         plugins=session.plugins,
     )
     made = learn(session.workspace, names, options)
     columns = ("checkpoint", "modality", "images", "samples seen", "iterations")
     rows = [(card.name, card.modality, card.num_images, card.samples_seen, card.iterations) for card in made]
     value = [card.model_dump(mode="json") for card in made]
-    return Output(value, lambda: print_table("Foundation checkpoints", columns, rows))
+    return Output(value, lambda: print_table("Foundation checkpoints", columns, rows), 5 if skipped else 0)
 
 
 @command("train", example="fmseg train 501 fold0")

@@ -41,6 +41,9 @@ __all__ = [
     "walk_images",
 ]
 
+#: of unlabelled images of which nobody says what they are
+DEFAULT_MODALITY = "ultrasound"
+
 Task = Literal["segmentation", "classification", "unlabelled"]
 
 
@@ -191,6 +194,11 @@ class Dataset:
             raise BadRecord(f"{path}: the key 'file_ending' is missing (for example \".png\").")
         if self.task == "segmentation":
             _label_scheme(self.declaration, path)
+
+
+def declare_unlabelled(source: Path) -> dict[str, Any]:
+    """Return the dataset.json of images that are read where they lie."""
+    return {"channel_names": {"0": DEFAULT_MODALITY}, "task": "unlabelled", "images": str(source)}
 
 
 def read_table(path: Path, key: str, value: str) -> dict[str, str]:
