@@ -7,7 +7,6 @@ from pathlib import Path
 from fmseg.cli.frame import Session
 from fmseg.console import is_only_process
 from fmseg.files import stream_lines
-from fmseg.planning.planner import DEFAULT_NAME
 
 Row = tuple[str, int, int, str, int, int]
 
@@ -17,7 +16,7 @@ class Preparation:
     """How datasets are prepared."""
 
     num_processes: int
-    plans: str = DEFAULT_NAME
+    plans: str = "fmsegPlans"
     planner: str = "standard"
     budget_s: float | None = None
     #: measure every file again

@@ -26,8 +26,8 @@ from fmseg.records.cases import (
     walk_images,
 )
 from fmseg.records.labels import LabelScheme
-from fmseg.records.listing import list_cases, listed_patients, modality_name
 from fmseg.records.record import explain_validation
+from fmseg.records.sources import list_cases, listed_patients, modality_name
 
 __all__ = [
     "IMAGE_ENDINGS",

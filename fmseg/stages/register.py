@@ -13,7 +13,7 @@ from fmseg.errors import FmsegError, NotReady, UsageError
 from fmseg.files import locked, sync_folder, write_json
 from fmseg.records.cases import NOT_PRETRAINED_ON
 from fmseg.records.dataset import DEFAULT_MODALITY, Dataset, declare_unlabelled
-from fmseg.records.listing import listed_modalities, modality_name
+from fmseg.records.sources import listed_modalities, modality_name
 from fmseg.workspace import Workspace, dataset_id, dataset_title
 
 logger = logging.getLogger(__name__)

@@ -61,7 +61,7 @@ def listed_modalities(place: Path) -> tuple[str, ...]:
     found = {row.modality for row in read_rows(place)}
     if len(found) > 1 and "" in found:
         raise BadData(f"{place}: some rows have no modality. Fill them in, or remove the column.")
-    return tuple(sorted(modality_name(text) for text in found if text))
+    return tuple(sorted({modality_name(text) for text in found if text}))
 
 
 def listed_patients(place: Path, modality: str) -> Mapping[str, str]:
