@@ -1,5 +1,6 @@
 """Which images of a set are equal, or look alike: by columns of 8 bytes, for millions of them."""
 
+import os
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class ImageKeys:
     content: Array
     #: uint64, alike for images that look alike; 0 where it was not measured
     looks: Array
-    #: uint64, equal for images of one patient
+    #: uint64, equal for images of one patient; of one folder where patients are not known
     patient: Array
     #: uint64, the first 64 bits of the content hash of the whole case
     case: Array
@@ -48,7 +49,8 @@ class KeyColumns:
         if not fact.shape[0]:
             return
         content, looks, patient, case = self._columns
-        whole, owner = int(fact.content_hash[:16], 16), key_of(fact.patient)
+        whole = int(fact.content_hash[:16], 16)
+        owner = key_of(fact.patient if fact.patient != fact.case else f"{os.path.dirname(fact.case)}/")
         found = parse_looks(fact.looks).tolist() if fact.looks else [0] * fact.shape[0]
         for z, look in enumerate(found):
             # of a stack, only whole ones are known to be equal

@@ -110,7 +110,8 @@ class StoreWriter:
         with writing(self.folder / "index.npy") as temporary, open(temporary, "wb") as file:
             np.lib.format.write_array(file, index, allow_pickle=False)
         cases = {"names": self._names, "first": self._first.tolist()}
-        write_bytes(self.folder / "cases.json", json.dumps(cases, ensure_ascii=False).encode())
+        with writing(self.folder / "cases.json") as temporary, open(temporary, "w", encoding="utf-8") as text:
+            json.dump(cases, text, ensure_ascii=False)
         shards = range(self._number + 1)
         facts = {
             "format": FORMAT,

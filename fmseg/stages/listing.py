@@ -17,8 +17,8 @@ KINDS = ("datasets", "foundations", "recipes", "decoders", "losses", "readers", 
 def listing(workspace: Workspace, what: str) -> Table:
     """Return title, columns and rows of one kind of thing. Raises UnknownName for an unknown kind."""
     if what == "datasets":
-        columns = ("dataset", "modality", "images", "state", "next")
-        return "Datasets", columns, [_dataset(workspace, name) for name in workspace.dataset_names()]
+        datasets = ("dataset", "modality", "images", "state", "next")
+        return "Datasets", datasets, [_dataset(workspace, name) for name in workspace.dataset_names()]
     if what == "foundations":
         columns = ("name", "modality", "architecture", "images", "samples seen", "weights")
         rows: list[tuple[object, ...]] = [

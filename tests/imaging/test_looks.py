@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fmseg.imaging.alike import ImageKeys, is_repeated, is_too_alike
+from fmseg.imaging.alike import ImageKeys, is_repeated, is_too_alike, keys_of
 from fmseg.imaging.looks import look_of, looks_of, num_alike, parse_looks
+from fmseg.imaging.measure import measure_case
+from fmseg.records.cases import CaseFiles
 
 
 def smooth(seed: int, size: tuple[int, int] = (200, 260)) -> np.ndarray:
@@ -81,6 +83,14 @@ def test_equal_images_are_used_once():
 def keys(looks, patients) -> ImageKeys:
     columns = [np.array(column, np.uint64) for column in (range(len(looks)), looks, patients, range(len(looks)))]
     return ImageKeys(*columns)
+
+
+def test_where_no_patient_is_known_a_folder_stands_for_one(tmp_path):
+    facts = []
+    for case, patient in {"clip/1": "clip/1", "clip/2": "clip/2", "other/1": "other/1", "p1": "Eve"}.items():
+        cv2.imwrite(str(tmp_path / "image.png"), smooth(1))
+        facts.append(measure_case(CaseFiles(case, (tmp_path / "image.png",), None), None, patient))
+    assert is_too_alike(keys_of(facts), 8).tolist() == [False, True, False, False]
 
 
 def test_frames_of_one_patient_are_thinned_and_other_patients_left_alone():
