@@ -30,7 +30,7 @@ def pretrain(
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
     processes: Processes = None,
-    store: Annotated[bool, typer.Option(help="Prepare images of --images once, or decode them at each use.")] = True,
+    store: Annotated[bool, typer.Option(help="Prepare --images once, or decode them at each use.")] = True,
     fresh: Fresh = False,
 ) -> Output:
     """Pretrain one foundation checkpoint per modality with DINOv2.

@@ -50,7 +50,7 @@ class Corpus:
 def collect_corpora(workspace: Workspace, names: Sequence[str], *, from_files: bool = False) -> list[Corpus]:
     """Return the prepared datasets by modality and number of channels.
 
-    from_files: unlabelled datasets that are planned, but have no store, are read from their files.
+    from_files: unlabelled datasets that are planned are read from their files and need no store.
     """
     groups: dict[str, list[tuple[str, Plans, Images]]] = {}
     for name in names:
@@ -75,13 +75,9 @@ def collect_corpora(workspace: Workspace, names: Sequence[str], *, from_files: b
 
 def _images_of(workspace: Workspace, name: str, plans: Plans, from_files: bool) -> Images | None:
     prepared = workspace.prepared(name)
-    if (store_folder(prepared, plans) / "store.json").exists():
-        return Store.of(prepared, plans)
-    if store_folder(prepared, plans).exists() and not from_files:
-        return Store.of(prepared, plans)  # says that it is not finished
     if from_files and plans.task == "unlabelled":
         return FileImages(Dataset.load(workspace.raw_dataset(name)), prepared, plans)
-    return None
+    return Store.of(prepared, plans) if store_folder(prepared, plans).exists() else None
 
 
 def _test_images(workspace: Workspace) -> bytes:

@@ -7,6 +7,7 @@ the test set is an error as soon as there is a labelsTs, since scores on it woul
 """
 
 import functools
+import logging
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,8 @@ from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint, Severity
 from fmseg.sampling.distinct import TESTS
 from fmseg.sampling.workers import Workers
 from fmseg.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
@@ -85,7 +88,9 @@ def _corpus(dataset: Dataset, measured: Fingerprint, path: Path, tests: Sequence
         yield each.evolve(severity="warning") if each.severity == "error" else each
     yield from _number(dataset, keys.num_cases)
     yield from colours.findings(declared, measured.channels)
-    yield from repetitions(keys.done(), dataset.source)
+    for each in repetitions(keys.done(), dataset.source):
+        logger.info("%s: %s", dataset.name, each.problem)
+        yield each
     yield from _tests_in_training(dataset, read_facts(path) if tests else (), tests)
     yield from _patients(dataset, measured, read_facts(path) if tests else (), tests)
 

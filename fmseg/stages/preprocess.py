@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def preprocess(workspace: Workspace, name: str, plans: Plans | None = None, *, n
         work = Work.of(read_facts(folder / "cases.jsonl"), numbers, plans.preprocessing)
         waiting = Chosen(cases, numbers)
         workers = _workers(workspace, dataset, plans, num_processes, chunk_size=1 if work.has_volumes else 8)
-        _check_space(writer.folder, work, waiting, workers.function)
+        _check_space(writer.folder, work, waiting, workers)
         for case, result in track(workers.map(waiting), "preparing", len(cases), writer.num_done, unit="files"):
             if isinstance(result, EncodedCase):
                 writer.append_encoded(case, result)
@@ -137,17 +137,15 @@ def _prepared_bytes(fact: CaseFacts, preprocessing: Preprocessing) -> float:
 
 
 def _check_space(
-    folder: Path, work: Work, waiting: Sequence[CaseFiles], prepare_case: Callable[[CaseFiles], tuple[str, Result]]
+    folder: Path, work: Work, waiting: Sequence[CaseFiles], workers: Workers[CaseFiles, tuple[str, Result]]
 ) -> None:
     """Raise EnvironmentProblem if the disk is too small; what compression leaves is measured on some cases."""
     free = shutil.disk_usage(folder).free
     if work.num_bytes.sum() <= free:
         return
     sample = range(0, len(waiting), 1 + (len(waiting) - 1) // SPACE_SAMPLE)
-    encoded = [prepare_case(waiting[number])[1] for number in sample]
-    packed = sum(
-        len(blob) for each in encoded if isinstance(each, EncodedCase) for part in each.images for blob in part[:2]
-    )
+    encoded = [result for _, result in workers.map(waiting[:: sample.step]) if isinstance(result, EncodedCase)]
+    packed = sum(len(blob) for each in encoded for image in each.images for blob in image[:2])
     need = SPACE_MARGIN * work.num_bytes.sum() * packed / max(work.num_bytes[list(sample)].sum(), 1.0)
     if need > free:
         raise EnvironmentProblem(

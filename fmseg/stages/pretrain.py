@@ -58,7 +58,7 @@ class PretrainOptions:
     num_workers: int | None = None
     checkpoint_minutes: float = 10.0
     fresh: bool = False
-    #: read unlabelled images from their files, where they have no store
+    #: read unlabelled images from their files, without a store
     from_files: bool = False
     plugins: tuple[str, ...] = ()
 
