@@ -5,6 +5,7 @@ Cases that cannot be read are left out. Where RGB is reduced to grey, the few co
 intensities.
 """
 
+import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,6 @@ from typing import TypeVar
 import numpy as np
 
 from fmseg.errors import BadData
-from fmseg.files import sha256
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import CaseFacts, ClassFacts, Fingerprint, Intensity
 from fmseg.records.labels import LabelScheme
@@ -155,7 +155,11 @@ class _Pool:
 
     def content_hash(self) -> str:
         """Return a digest that changes with any pixel, label, spacing or case name."""
-        return sha256(b"".join(sorted(self.lines)))
+        self.lines.sort()
+        digest = hashlib.sha256()
+        for line in self.lines:
+            digest.update(line)
+        return digest.hexdigest()
 
 
 def _fits(file_channels: int, is_grey: bool, channels: int) -> bool:
