@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fmseg.errors import NotReady
+from fmseg.errors import BadData, NotReady
 from fmseg.imaging.alike import ImageKeys, is_repeated, is_too_alike, keys_of
 from fmseg.imaging.case import Array
 from fmseg.imaging.measure import read_facts
@@ -52,7 +52,8 @@ def distinct_images(stores: tuple[Images, ...], min_difference: int, tests: byte
     """Return the numbers of the images to be used, through all stores, rising.
 
     min_difference: in how many of 64 bits the looks of two images of one patient must differ at least; 0 uses every
-    image, equal ones too. tests: content of images that are never used, as bytes of uint64.
+    image, equal ones too. tests: content of images that are never used, as bytes of uint64. Raises BadData if no image
+    is left, NotReady if the images were measured again since they were prepared.
     """
     num_images = sum(len(store) for store in stores)
     everything = np.arange(num_images)
@@ -64,6 +65,8 @@ def distinct_images(stores: tuple[Images, ...], min_difference: int, tests: byte
     is_test = np.isin(keys.case, np.frombuffer(tests, np.uint64))
     if is_test.any():
         logger.warning("%d images are left out: they are in the imagesTs of a labelled dataset", is_test.sum())
+    if is_test.all():
+        raise BadData("Every image is in the imagesTs of a labelled dataset, so none is left to pretrain on.")
     is_left_out |= is_test
     if min_difference > 0:
         repeated = is_repeated(keys.content)

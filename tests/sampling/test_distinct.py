@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from fmseg.errors import NotReady
+from fmseg.errors import BadData, NotReady
+from fmseg.imaging.measure import read_facts
 from fmseg.records.dataset import Dataset
 from fmseg.records.plans import Plans
 from fmseg.sampling.corpora import collect_corpora
 from fmseg.sampling.corpus import ViewDataset
+from fmseg.sampling.distinct import distinct_images
 from fmseg.sampling.file_images import FileImages
 from fmseg.sampling.order import Draw
 from fmseg.sampling.store import Store
@@ -72,6 +74,10 @@ def test_copies_and_frames_are_used_once_and_test_images_never(raw_dataset):
     assert corpus.distinct(0).tolist() == [0, 1, 2, 3, 4]
     both = collect_corpora(workspace, ["Dataset502_Archive", NAME])
     assert {index for each in both for index in each.distinct(0).tolist()} >= {0, 1, 2, 3, 4, 6}
+    facts = read_facts(corpus.stores[0].folder.parent / "cases.jsonl")
+    everything = np.array([int(fact.content_hash[:16], 16) for fact in facts], np.uint64)
+    with pytest.raises(BadData, match="none is left"):
+        distinct_images(corpus.stores, 0, everything.tobytes())
     shutil.rmtree(tests)
     doctor(workspace, NAME)
     (corpus,) = collect_corpora(workspace, ["Dataset502_Archive"])
