@@ -62,6 +62,11 @@ def is_speaker() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_only_process() -> bool:
+    """Return whether no other process was started beside this one for the same job, as torchrun does."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 def print_json(value: Any) -> None:
     """Print one machine-readable object on stdout."""
     if is_speaker():
@@ -86,30 +91,37 @@ def print_line(text: str) -> None:
 
 
 def track(
-    items: Iterable[T], what: str, total: int, done: int = 0, status: Callable[[], str] = str
+    items: Iterable[T], what: str, total: int, done: int = 0, status: Callable[[], str] = str, unit: str = ""
 ) -> Generator[T, None, None]:
-    """Yield ``items`` while showing how many of ``total`` are done, ``status()`` and the time left."""
+    """Yield ``items`` while showing how many of ``total`` are done, ``status()`` and the time left.
+
+    unit: what is counted, as in files; its pace is then shown too.
+    """
     if not is_speaker():
         yield from items
         return
+    start = last = time.monotonic()
     if messages.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[status]}"))
         with Progress(*columns, *times, console=messages) as bar:
             task = bar.add_task(what, total=total, completed=done, status="")
-            for item in items:
+            for count, item in enumerate(items, start=1):
                 yield item
-                bar.update(task, advance=1, status=status())
+                bar.update(task, advance=1, status=status() + _pace(count, start, unit))
         return
-    start = last = time.monotonic()
     for count, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
         if now - last > PLAIN_INTERVAL_S:
             last = now
             left = (now - start) / count * (total - done - count)
-            parts = [f"{what}: {done + count}/{total}", status(), f"{duration(left)} left"]
+            parts = [f"{what}: {done + count}/{total}", status(), _pace(count, start, unit), f"{duration(left)} left"]
             logging.getLogger(__name__).info(", ".join(part for part in parts if part))
+
+
+def _pace(count: int, start: float, unit: str) -> str:
+    return f"{count / max(time.monotonic() - start, 1e-3):.3g} {unit}/s" if unit else ""
 
 
 def duration(seconds: float) -> str:

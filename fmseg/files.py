@@ -145,6 +145,14 @@ def append_lines(path: Path, lines: list[str]) -> None:
         os.fsync(file.fileno())
 
 
+def stream_lines(path: Path) -> Iterator[bytes]:
+    """Yield the complete lines of a journal one by one, with their ends; none if it does not exist."""
+    if not path.exists():
+        return
+    with open(path, "rb") as file:
+        yield from (line for line in file if line.endswith(b"\n"))
+
+
 def read_lines(path: Path) -> list[str]:
     """Return the complete lines of a journal, none if it does not exist."""
     if not path.exists():

@@ -109,6 +109,12 @@ def dataset_id(name: str) -> int:
     return int(match[1])
 
 
+def dataset_title(text: str) -> str:
+    """Return a text as the second part of a dataset's name: letters, digits, - and _."""
+    match = DATASET_NAME.fullmatch(text)
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", match[2] if match else text).strip("_") or "Images"
+
+
 def _read_settings(path: Path) -> dict:
     if not path.exists():
         return {}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from benchmarks.few_shot import CORPUS, HEADS, fmseg, prepare
 from benchmarks.pretraining.picture import draw
@@ -26,10 +27,11 @@ from benchmarks.pretraining.scores import score_features
 from fmseg.cli.arguments import parse_duration
 from fmseg.files import append_lines, read_lines
 from fmseg.networks.vit import ViT
-from fmseg.networks.weights import load_backbone
+from fmseg.networks.weights import load_backbone, load_weights
 from fmseg.records.foundation import CARD, Foundation
 from fmseg.records.run import RunFolder
 from fmseg.records.scores import Scores
+from fmseg.stages.pretrain.finish import LAST
 from fmseg.workspace import Workspace
 
 #: the few-shot runs of a comparison are alike and short; the planned ones take three times as long
@@ -92,6 +94,8 @@ def run(root: Path, trial: Trial) -> dict[str, Any]:
     fmseg(root, "pretrain", "-d", str(CORPUS), "--name", trial.key, *length, *_set(settings))
     folder = next(workspace.foundations().glob(f"*/{trial.key}"))
     vit, card = load_backbone(folder)
+    if (folder / LAST).exists():  # the best teacher was chosen on patients who are held out here
+        load_weights(vit, load_file(folder / LAST), LAST)
     values = cost(folder, card) | score_features(workspace, vit, card, trial.seed)
     if trial.few_shot:
         values["few_shot_dice"] = few_shot(root, trial, trial.key)

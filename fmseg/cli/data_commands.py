@@ -8,14 +8,18 @@ import typer
 
 from fmseg.cli.arguments import dataset_names, parse_duration
 from fmseg.cli.frame import Output, Session, command
+from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
 from fmseg.console import print_line, print_table
-from fmseg.files import read_lines
 
 Datasets = Annotated[list[str] | None, typer.Option("-d", "--dataset", help="Number, name or part of it; several.")]
 Processes = Annotated[int | None, typer.Option("-np", "--num-processes", help="Default: all cores; 0: none apart.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure every file again.")]
 Budget = Annotated[str | None, typer.Option("--budget", help="Plan the pretraining to this time, as 20m, 2h, 1d.")]
 PlannerName = Annotated[str, typer.Option("--planner", help="Set of rules; see: fmseg list planners")]
+Images = Annotated[
+    list[Path] | None, typer.Option("--images", help="Folder, list or table (path,patient,modality) without labels.")
+]
+Modality = Annotated[str | None, typer.Option("--modality", help="What --images are; by default ultrasound.")]
 PlansName = Annotated[str, typer.Option("-p", "--plans", help="Name of the plans.")]
 
 
@@ -129,6 +133,8 @@ def preprocess(
 def plan_and_preprocess(
     session: Session,
     dataset: Datasets = None,
+    images: Images = None,
+    modality: Modality = None,
     plans: PlansName = "fmsegPlans",
     planner: PlannerName = "standard",
     budget: Budget = None,
@@ -136,26 +142,12 @@ def plan_and_preprocess(
     fresh: Fresh = False,
 ) -> Output:
     """Check, measure, plan and prepare: the first of the four commands."""
-    from fmseg.stages.doctor import check
-    from fmseg.stages.doctor import doctor as examine
-    from fmseg.stages.fingerprint import fingerprint as measure
-    from fmseg.stages.plan import plan as decide
-    from fmseg.stages.preprocess import preprocess as prepare
-
-    names = dataset_names(session.workspace, dataset)
+    names = dataset_names(session.workspace, dataset) if dataset or not images else []
     if session.dry_run:
-        return would(_raw(session, names), [session.workspace.prepared(name) for name in names])
-    count, rows = num_processes(processes), []
-    for name in names:
-        facts = measure(session.workspace, name, num_processes=count, fresh=fresh)
-        findings = examine(session.workspace, name)
-        check(findings)
-        made = decide(session.workspace, name, plans_name=plans, planner=planner, budget_s=parse_duration(budget))
-        prepare(session.workspace, name, made, num_processes=count)
-        skipped = len(read_lines(session.workspace.prepared(name) / "skipped.jsonl"))
-        warnings = sum(finding.severity == "warning" for finding in findings)
-        size = "x".join(map(str, made.preprocessing.image_size))
-        rows.append((name, facts.num_cases, facts.num_patients, size, warnings, skipped))
+        return would([*_raw(session, names), *(images or ())], [session.workspace.prepared(name) for name in names])
+    names += image_datasets(session, images, modality)
+    how = Preparation(num_processes(processes), plans, planner, parse_duration(budget), fresh=fresh)
+    rows = [prepare_dataset(session, name, how) for name in names]
     columns = ("dataset", "cases", "patients", "input size", "warnings", "skipped")
     value = [dict(zip(columns, row, strict=True)) for row in rows]
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
-from fmseg.cli.data_commands import Budget, Datasets, PlansName, would
+from fmseg.cli.data_commands import Budget, Datasets, Images, Modality, PlansName, Processes, num_processes, would
 from fmseg.cli.frame import Output, Session, command
-from fmseg.console import duration, print_line, print_table
+from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
+from fmseg.console import duration, is_only_process, print_line, print_table
 
 if TYPE_CHECKING:
     from fmseg.stages.pretrain import Preview
@@ -25,19 +26,27 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one nu
 def pretrain(
     session: Session,
     dataset: Datasets = None,
+    images: Images = None,
+    modality: Modality = None,
     name: Annotated[str | None, typer.Option(help="Name of the checkpoint; by default from the datasets.")] = None,
     init: Annotated[str | None, typer.Option(help="Go on from this foundation checkpoint.")] = None,
     budget: Budget = None,
     settings: Settings = None,
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
+    processes: Processes = None,
+    store: Annotated[bool, typer.Option(help="Prepare --images once, or decode them at each use.")] = True,
     fresh: Fresh = False,
 ) -> Output:
-    """Pretrain one foundation checkpoint per modality with DINOv2; without -d on all preprocessed datasets."""
+    """Pretrain one foundation checkpoint per modality with DINOv2.
+
+    On the datasets of -d, on images that lie anywhere (--images), or without either on all preprocessed datasets.
+    """
     from fmseg.stages.pretrain import PretrainOptions, preview
     from fmseg.stages.pretrain import pretrain as learn
 
     names = dataset_names(session.workspace, dataset) if dataset else session.workspace.dataset_names()
+    names = [] if images and not dataset else names
     options = PretrainOptions(
         name=name,
         init=init,
@@ -46,20 +55,26 @@ def pretrain(
         num_workers=workers,
         checkpoint_minutes=checkpoint_minutes,
         fresh=fresh,
+        from_files=not store,
         plugins=session.plugins,
     )
     if session.dry_run:
-        return _ahead(session, names, preview(session.workspace, names, options))
+        ahead = preview(session.workspace, names, options) if names else []
+        return _ahead([*(session.workspace.prepared(each) for each in names), *(images or ())], ahead)
+    own = image_datasets(session, images, modality)
+    how = Preparation(num_processes(processes), keeps_plan=True, with_store=store)
+    skipped = sum(prepare_dataset(session, each, how)[-1] for each in own if is_only_process())
+    names += [each for each in own if each not in names]
     made = learn(session.workspace, names, options)
     columns = ("checkpoint", "modality", "images", "samples seen", "iterations")
     rows = [(card.name, card.modality, card.num_images, card.samples_seen, card.iterations) for card in made]
     value = [card.model_dump(mode="json") for card in made]
-    return Output(value, lambda: print_table("Foundation checkpoints", columns, rows))
+    return Output(value, lambda: print_table("Foundation checkpoints", columns, rows), 5 if skipped else 0)
 
 
-def _ahead(session: Session, names: list[str], found: "list[Preview]") -> Output:
+def _ahead(reads: list[Path], found: "list[Preview]") -> Output:
     """Return what ``pretrain --dry-run`` prints: files, and what it takes and brings."""
-    files = would([session.workspace.prepared(each) for each in names], [each.folder for each in found])
+    files = would(reads, [each.folder for each in found])
     columns = ("checkpoint", "network", "images", "samples seen", "time", "memory GB", "disk GB", "images/s")
     rows = [
         (

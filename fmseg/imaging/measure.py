@@ -3,23 +3,24 @@
 Nothing is raised for a bad file: what is wrong becomes a finding, so that one pass names all of them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from fmseg.errors import BadData, BadRecord
-from fmseg.files import read_lines
+from fmseg.files import stream_lines
 from fmseg.imaging.case import Array, BadFile, Case, Geometry, content_hash, is_grey
 from fmseg.imaging.intensity import histogram, intensity_of, scale
+from fmseg.imaging.looks import looks_of
 from fmseg.imaging.readers import read_case, read_label
 from fmseg.records.dataset import CaseFiles
 from fmseg.records.fingerprint import CaseFacts, Finding, Intensity, Severity
 from fmseg.records.labels import LabelScheme
 
 #: counted up when a case is measured in another way, so that old lines of cases.jsonl are not kept
-VERSION = 1
+VERSION = 2
 MIN_SIDE_PX = 8
 MAX_LISTED = 10
 MAX_LINES = 20
@@ -43,6 +44,7 @@ def measure_case(files: CaseFiles, labels: LabelScheme | None, patient: str, *, 
         "is_grey": is_grey(case.voxels),
         "dtype": str(case.voxels.dtype),
         "intensity": intensity,
+        "looks": looks_of(case.voxels),
         "scaled": tuple(counts.mean_and_std(scale(counts.values, counts.window())) for counts in counted if counts),
     }
     if labels is not None:
@@ -85,15 +87,13 @@ def stamp_of(files: CaseFiles, labels: LabelScheme | None) -> str:
     return " ".join(parts)
 
 
-def read_facts(path: Path) -> list[CaseFacts]:
-    """Return all lines of cases.jsonl. Raises BadRecord naming a broken one."""
-    facts = []
-    for number, line in enumerate(read_lines(path), start=1):
+def read_facts(path: Path) -> Iterator[CaseFacts]:
+    """Yield the lines of cases.jsonl one by one. Raises BadRecord naming a broken one."""
+    for number, line in enumerate(stream_lines(path), start=1):
         try:
-            facts.append(CaseFacts.model_validate_json(line))
+            yield CaseFacts.model_validate_json(line)
         except ValueError as error:
             raise BadRecord(f"{path}, line {number}: not a line of this fmseg. Measure again.") from error
-    return facts
 
 
 def _nothing(files: CaseFiles, labels: LabelScheme | None, patient: str) -> CaseFacts:

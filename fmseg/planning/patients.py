@@ -7,7 +7,7 @@ where names say nothing, each case stands for itself and the source says so.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from fmseg.errors import BadData
@@ -26,7 +26,7 @@ _FRAME_AT_END = re.compile(r"^(.*\d.*?)[_.\s-](?:frame|slice|image|img|fr|im)[_-
 class Patients(NamedTuple):
     """The patient of each case, and how that is known."""
 
-    of_case: dict[str, str]
+    of_case: Mapping[str, str]
     #: in words
     source: str
     #: by the owner of the data, rather than guessed here
@@ -40,7 +40,8 @@ def patients_of(dataset: Dataset, case_names: Sequence[str]) -> Patients:
     """
     table = dataset.patients_of_cases()
     if table:
-        return _from_table(table, case_names)
+        is_own = (dataset.folder / "patients.csv").exists()
+        return _from_table(table, case_names, "patients.csv" if is_own else f"column 'patient' of {dataset.source}")
     if dataset.declaration.group_regex is not None:
         return _from_expression(dataset.declaration.group_regex, case_names, str(dataset.folder / "dataset.json"))
     return guess_patients(case_names)
@@ -48,64 +49,92 @@ def patients_of(dataset: Dataset, case_names: Sequence[str]) -> Patients:
 
 def guess_patients(case_names: Sequence[str]) -> Patients:
     """Return the patients that the names speak of; each case for itself if they speak of none."""
-    for rule in (_named_person, _number_in_front, _frames_of_a_clip):
-        found = rule(case_names)
-        if found is not None:
-            return found
+    rules = (
+        (_named_person, 2, "the names carry a patient, as {case} that of {patient}"),
+        (
+            _number_in_front,
+            MIN_GUESSED_GROUPS,
+            "several names begin with one number, taken for an exam, as {case}: {patient}",
+        ),
+        (_clip_of_frame, 2, "the names count images of one clip or exam, as {case} of {patient}"),
+    )
+    for rule, min_groups, sentence in rules:
+        example = _plain_example(rule, case_names, min_groups)
+        if example is not None:
+            source = f"guessed: {sentence.format(case=example, patient=rule(example))}"
+            return Patients(_Derived(case_names, rule), source, False)
     because = "guessed: the names tell of no patients, so each case counts as one; declare them in patients.csv"
-    return Patients({name: name for name in case_names}, because, False)
+    return Patients(_Derived(case_names, lambda name: name), because, False)
 
 
-def _from_table(table: dict[str, str], case_names: Sequence[str]) -> Patients:
-    missing = [name for name in case_names if name not in table]
-    source = "patients.csv"
-    if missing:
-        source += f"; {len(missing)} cases that are not in it, such as {missing[0]}, count as patients of their own"
-    return Patients({name: table.get(name, name) for name in case_names}, source, True)
+class _Derived(Mapping[str, str]):
+    """Case -> patient, found in the name when asked for: millions of cases take no memory."""
+
+    def __init__(self, names: Sequence[str], rule: Callable[[str], str | None]) -> None:
+        self._names, self._rule = names, rule
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __getitem__(self, name: str) -> str:
+        patient = self._rule(name)
+        if patient is None:
+            raise KeyError(name)
+        return patient
+
+
+def _from_table(table: Mapping[str, str], case_names: Sequence[str], source: str) -> Patients:
+    first, count = "", 0
+    for name in case_names:
+        if name not in table:
+            first, count = first or name, count + 1
+    if count:
+        source += f"; {count} cases that are not in it, such as {first}, count as patients of their own"
+    return Patients(_Derived(case_names, lambda name: table.get(name, name)), source, True)
 
 
 def _from_expression(expression: str, case_names: Sequence[str], path: str) -> Patients:
     pattern = re.compile(expression)
-    groups: dict[str, str] = {}
-    for name in case_names:
+
+    def rule(name: str) -> str | None:
         match = pattern.search(name)
-        if match is None or match[1] is None:
+        return match[1] if match else None
+
+    for name in case_names:
+        if rule(name) is None:
             raise BadData(
                 f"{path}: 'group_regex' {expression!r} does not fit the case '{name}'. "
                 "Widen the expression, or list the patients in patients.csv."
             )
-        groups[name] = match[1]
-    return Patients(groups, f"group_regex {expression!r} of dataset.json", True)
+    return Patients(_Derived(case_names, rule), f"group_regex {expression!r} of dataset.json", True)
 
 
-def _named_person(case_names: Sequence[str]) -> Patients | None:
-    groups = _matched(_PERSON, case_names)
-    return _guess(groups, 2, "the names carry a patient, as {case} that of {patient}")
+def _named_person(name: str) -> str | None:
+    match = _PERSON.search(name)
+    return match[1] if match else None
 
 
-def _number_in_front(case_names: Sequence[str]) -> Patients | None:
-    groups = _matched(_NUMBER_IN_FRONT, case_names)
-    return _guess(
-        groups, MIN_GUESSED_GROUPS, "several names begin with one number, taken for an exam, as {case}: {patient}"
-    )
+def _number_in_front(name: str) -> str | None:
+    match = _NUMBER_IN_FRONT.search(name)
+    return match[1] if match else None
 
 
-def _frames_of_a_clip(case_names: Sequence[str]) -> Patients | None:
-    groups = _matched(_FRAME_AT_END, case_names)
-    return _guess(groups, 2, "the names count images of one clip or exam, as {case} of {patient}")
+def _clip_of_frame(name: str) -> str | None:
+    match = _FRAME_AT_END.search(name)
+    return match[1] if match else None
 
 
-def _matched(pattern: re.Pattern[str], case_names: Sequence[str]) -> dict[str, str] | None:
-    found = {name: pattern.search(name) for name in case_names}
-    if not all(found.values()):
-        return None
-    return {name: match[1] for name, match in found.items() if match is not None}
-
-
-def _guess(groups: dict[str, str] | None, min_groups: int, sentence: str) -> Patients | None:
-    """Return the guess, unless it separates all cases or hardly any."""
-    if groups is None or not min_groups <= len(set(groups.values())) < len(groups):
-        return None
-    members = list(groups.values())
-    case = next(name for name, patient in groups.items() if members.count(patient) > 1)
-    return Patients(groups, f"guessed: {sentence.format(case=case, patient=groups[case])}", False)
+def _plain_example(rule: Callable[[str], str | None], case_names: Sequence[str], min_groups: int) -> str | None:
+    """Return the first case that shares its patient; None if the rule fits not all, or separates all or hardly any."""
+    first: dict[str, int] = {}
+    shared = len(case_names)
+    for number, name in enumerate(case_names):
+        patient = rule(name)
+        if patient is None:
+            return None
+        if first.setdefault(patient, number) != number:
+            shared = min(shared, first[patient])
+    return case_names[shared] if min_groups <= len(first) < len(case_names) else None

@@ -6,9 +6,8 @@ keys (name, licence, description ...) are left alone.
 """
 
 import csv
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,28 +16,35 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fmseg.errors import BadData, BadRecord
 from fmseg.files import natural_key, read_json
+from fmseg.records.cases import (
+    IMAGE_ENDINGS,
+    CaseFiles,
+    group_channels,
+    is_junk,
+    strip_ending,
+    visible_files,
+    walk_images,
+)
 from fmseg.records.labels import LabelScheme
 from fmseg.records.record import explain_validation
+from fmseg.records.sources import list_cases, listed_patients, modality_name
+
+__all__ = [
+    "IMAGE_ENDINGS",
+    "CaseFiles",
+    "Dataset",
+    "group_channels",
+    "is_junk",
+    "read_table",
+    "strip_ending",
+    "visible_files",
+    "walk_images",
+]
+
+#: of unlabelled images of which nobody says what they are
+DEFAULT_MODALITY = "ultrasound"
 
 Task = Literal["segmentation", "classification", "unlabelled"]
-
-#: what people call a modality -> the one name that foundation checkpoints are filed under
-MODALITIES = {"us": "ultrasound", "b-mode": "ultrasound", "bmode": "ultrasound", "mr": "mri", "x-ray": "xray"}
-# fmt: off
-IMAGE_ENDINGS = (
-    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff",
-    ".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".dcm", ".dicom",
-)
-# fmt: on
-
-
-@dataclass(frozen=True, slots=True)
-class CaseFiles:
-    """The files of one case: one image file per channel (or one RGB file), and its label map if it has one."""
-
-    name: str
-    images: tuple[Path, ...]
-    label: Path | None
 
 
 class _Entry(BaseModel):
@@ -102,9 +108,12 @@ class Dataset:
     @property
     def modality(self) -> str:
         """The name that foundation checkpoints of these images are filed under."""
-        declared = self.declaration.modality or self.declaration.channel_names["0"]
-        name = re.sub(r"[^a-z0-9]+", "-", declared.lower()).strip("-") or "images"
-        return MODALITIES.get(name, name)
+        return modality_name(self.declaration.modality or self.declaration.channel_names["0"])
+
+    @property
+    def source(self) -> Path:
+        """Where the images of an unlabelled dataset lie, or are listed."""
+        return self.folder / (self.declaration.images or "imagesTr")
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -122,15 +131,15 @@ class Dataset:
         """What the label values mean."""
         return _label_scheme(self.declaration, self.folder / "dataset.json")
 
-    def training_cases(self) -> list[CaseFiles]:
-        """Return all cases of imagesTr (or of the ``dataset`` key, or of the unlabelled folder), in order.
+    def training_cases(self) -> Sequence[CaseFiles]:
+        """Return all cases of imagesTr (or of the ``dataset`` key, or of the unlabelled source), in order.
 
         A case whose label map is missing has ``label=None``; for a labelled task that is the doctor's finding.
         """
         if self.declaration.dataset is not None:
             return [self._declared_case(name) for name in sorted(self.declaration.dataset, key=natural_key)]
         if self.task == "unlabelled":
-            return list(self._unlabelled_cases())
+            return list_cases(self.source, self.modality)
         labels = self.folder / "labelsTr"
         cases = []
         for name, images in self._group_channels(self.folder / "imagesTr").items():
@@ -151,10 +160,12 @@ class Dataset:
         """Return case -> class from labelsTr.csv (columns case,label) of a classification dataset."""
         return read_table(self.folder / "labelsTr.csv", "case", "label")
 
-    def patients_of_cases(self) -> dict[str, str]:
-        """Return case -> patient from patients.csv, empty if there is none."""
+    def patients_of_cases(self) -> Mapping[str, str]:
+        """Return case -> patient from patients.csv, or from the table of an unlabelled set; empty without either."""
         path = self.folder / "patients.csv"
-        return read_table(path, "case", "patient") if path.exists() else {}
+        if path.exists():
+            return read_table(path, "case", "patient")
+        return listed_patients(self.source, self.modality) if self.task == "unlabelled" else {}
 
     def _declared_case(self, name: str) -> CaseFiles:
         entry = (self.declaration.dataset or {})[name]
@@ -165,20 +176,6 @@ class Dataset:
         if not folder.is_dir():
             raise BadData(f"{folder}: there is no such folder. Put the training images there.")
         return group_channels(visible_files(folder), self.file_ending)
-
-    def _unlabelled_cases(self) -> Iterator[CaseFiles]:
-        place = self.folder / (self.declaration.images or "imagesTr")
-        if not place.exists():
-            raise BadData(f"{place}: there is no such folder or list of images ('images' in dataset.json).")
-        if place.is_file():
-            lines = place.read_text(encoding="utf-8").splitlines()
-            paths = [place.parent / line.strip() for line in lines if line.strip()]
-        else:
-            paths = sorted(walk_images(place), key=lambda path: natural_key(str(path.relative_to(place))))
-        root = place if place.is_dir() else place.parent
-        for path in paths:
-            relative = os.path.relpath(path, root)
-            yield CaseFiles(strip_ending(relative), (path,), None)
 
     def _check(self, path: Path) -> None:
         names = self.declaration.channel_names
@@ -199,45 +196,9 @@ class Dataset:
             _label_scheme(self.declaration, path)
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """Return the files of a folder, junk such as .DS_Store, ._x and Thumbs.db left out, in natural order."""
-    found = [path for path in folder.iterdir() if path.is_file() and not is_junk(path.name)]
-    return sorted(found, key=lambda path: natural_key(path.name))
-
-
-def is_junk(name: str) -> bool:
-    """Return whether a file is an operating system's leftover."""
-    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
-
-
-def group_channels(paths: list[Path], ending: str) -> dict[str, tuple[Path, ...]]:
-    """Return case -> files in channel order, from names as ``case_0000.png``; a name without suffix is a case."""
-    cases: dict[str, dict[int, Path]] = {}
-    for path in paths:
-        if not path.name.endswith(ending):
-            continue
-        stem = path.name[: -len(ending)] if ending else strip_ending(path.name)
-        match = re.fullmatch(r"(.+)_(\d{4})", stem)
-        name, channel = (match[1], int(match[2])) if match else (stem, 0)
-        cases.setdefault(name, {})[channel] = path
-    return {name: tuple(files[key] for key in sorted(files)) for name, files in cases.items()}
-
-
-def walk_images(folder: Path) -> Iterator[Path]:
-    """Yield the image files below a folder; links to folders are not followed."""
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not is_junk(name)]
-        for name in names:
-            if name.lower().endswith(IMAGE_ENDINGS) and not is_junk(name):
-                yield Path(root, name)
-
-
-def strip_ending(name: str) -> str:
-    """Return a file name without its image ending."""
-    for ending in IMAGE_ENDINGS:
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
+def declare_unlabelled(source: Path) -> dict[str, Any]:
+    """Return the dataset.json of images that are read where they lie."""
+    return {"channel_names": {"0": DEFAULT_MODALITY}, "task": "unlabelled", "images": str(source)}
 
 
 def read_table(path: Path, key: str, value: str) -> dict[str, str]:

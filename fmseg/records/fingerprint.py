@@ -58,6 +58,8 @@ class CaseFacts(Part):
     class_counts: tuple[tuple[int, int], ...]
     findings: tuple[Finding, ...]
     patient: str
+    #: 16 hexadecimal digits per 2D image: alike where images look alike; empty if it was not measured
+    looks: str = ""
 
 
 class ClassFacts(Part):

@@ -121,6 +121,8 @@ class Pretraining(Part):
     dino_weight: float
     ibot_weight: float
     koleo_weight: float
+    #: in how many of 64 bits the looks of two images of one patient differ at least, or only one is used; 0 uses all
+    min_difference: int = 0
     #: of guessing the grey values of masked patches, which teaches before the teacher knows anything
     pixel_weight: float = 0.0
     #: of telling the batch's images apart, and its masked patches, by the teacher's rows: teaches from the first step

@@ -11,26 +11,32 @@ from fmseg.errors import BadData
 from fmseg.imaging.masking import sample_masks
 from fmseg.imaging.views import make_views
 from fmseg.records.plans import Pretraining
+from fmseg.sampling.distinct import Images
 from fmseg.sampling.order import Draw, Purpose, generator
 from fmseg.sampling.patches import describe_image
-from fmseg.sampling.store import Store
 
 
 class ViewDataset:
-    """All images of several stores, one after the other.
+    """The images of several stores, one after the other.
 
     The masks of a step are drawn once for the whole batch of all ranks and micro-batches (stratified over
     it), and each micro-batch takes the masks of its samples. So its own masks differ from those of the
     others, and two ranks hide together exactly what one rank would. A small micro-batch may hide nothing.
     """
 
-    def __init__(self, stores: Sequence[Store], recipe: Pretraining, *, seed: int) -> None:
+    def __init__(
+        self, stores: Sequence[Images], recipe: Pretraining, *, seed: int, numbers: np.ndarray | None = None
+    ) -> None:
+        """numbers: of the images to be used, through all stores; None uses all."""
         self.stores = tuple(stores)
         self.recipe = recipe
         self.seed = seed
         self.ends = list(accumulate(len(store) for store in stores))
+        self.numbers = numbers
 
     def __len__(self) -> int:
+        if self.numbers is not None:
+            return len(self.numbers)
         return self.ends[-1] if self.ends else 0
 
     def item(self, draw: Draw) -> dict[str, np.ndarray]:
@@ -65,7 +71,8 @@ class ViewDataset:
         """Return which image a draw is, for messages."""
         return describe_image(*self._locate(draw.index))
 
-    def _locate(self, index: int) -> tuple[Store, int]:
+    def _locate(self, index: int) -> tuple[Images, int]:
+        index = index if self.numbers is None else int(self.numbers[index])
         number = bisect_right(self.ends, index)
         return self.stores[number], index - (self.ends[number - 1] if number else 0)
 

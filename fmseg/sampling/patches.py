@@ -8,6 +8,7 @@ import numpy as np
 from fmseg.errors import BadData
 from fmseg.imaging.augment import apply_augmentation, sample_augmentation
 from fmseg.records.recipe import Recipe
+from fmseg.sampling.distinct import Images
 from fmseg.sampling.order import Draw, Purpose, generator
 from fmseg.sampling.store import Store
 
@@ -111,7 +112,7 @@ def to_unit(image: np.ndarray) -> np.ndarray:
     return values / np.float32(255) if image.dtype == np.uint8 else values
 
 
-def describe_image(store: Store, index: int) -> str:
+def describe_image(store: Images, index: int) -> str:
     """Return the case of a stored image and, for a stack, the number of the image in it."""
     for case, images in store.cases.items():
         if index in images:

@@ -103,6 +103,12 @@ class Store:
         num_bytes: int = blosc2.get_cbuffer_sizes(blob)[0]
         return _decompressed(blob, np.empty(size, np.uint8 if num_bytes == size[0] * size[1] else np.int16))
 
+    @property
+    def case_names(self) -> list[str]:
+        """Names of the cases, in the order of the dataset."""
+        names: list[str] = read_json(self.folder / "cases.json")["names"]
+        return names
+
     @cached_property
     def cases(self) -> dict[str, range]:
         """Case name -> its images, in the order of the dataset."""

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fmseg.errors import BadData
-from fmseg.files import append_lines, read_json, read_lines, writable, write_bytes, write_json, writing
+from fmseg.files import append_lines, read_json, stream_lines, writable, write_bytes, write_json, writing
 from fmseg.imaging.case import Array
 from fmseg.sampling.store import FORMAT, ROW, file_size, shard_path
 
@@ -110,7 +110,8 @@ class StoreWriter:
         with writing(self.folder / "index.npy") as temporary, open(temporary, "wb") as file:
             np.lib.format.write_array(file, index, allow_pickle=False)
         cases = {"names": self._names, "first": self._first.tolist()}
-        write_bytes(self.folder / "cases.json", json.dumps(cases, ensure_ascii=False).encode())
+        with writing(self.folder / "cases.json") as temporary, open(temporary, "w", encoding="utf-8") as text:
+            json.dump(cases, text, ensure_ascii=False)
         shards = range(self._number + 1)
         facts = {
             "format": FORMAT,
@@ -177,26 +178,40 @@ class StoreWriter:
         """Take over what the journal says is on the disk, and remove the rest."""
         (self.folder / "store.json").unlink(missing_ok=True)
         head = json.dumps({"digest": self.digest, "format": FORMAT, "shard_bytes": self.shard_bytes})
-        lines = read_lines(self._journal)
-        entries = [json.loads(line) for line in lines[1:]] if lines[:1] == [head] else []
-        ends = {row[0]: sum(row[1:4]) for entry in entries for row in entry.get("rows", [])}
+        ends = self._take_over(f"{head}\n".encode())
         if any(file_size(shard_path(self.folder, number)) < end for number, end in ends.items()):
             logger.warning("%s: shards are shorter than the journal says; preparing all images anew", self.folder)
-            entries, ends = [], {}
-        for entry in entries:
-            if "skipped" in entry:
-                self.skipped[entry["case"]] = entry["skipped"]
-            else:
-                self._enter(entry["case"], (entry["kind"][0], entry["kind"][1]), entry["rows"])
-        if entries:
+            self.skipped, self._names, self._kind = {}, [], None
+            self._first, self._rows = array("q"), array("I")
+            ends = {}
+        if self.num_done:
             logger.info("going on after %d cases", self.num_done)
-        write_bytes(self._journal, "".join(f"{line}\n" for line in [head, *lines[1 : 1 + len(entries)]]).encode())
+        else:
+            write_bytes(self._journal, f"{head}\n".encode())
         for path in self.folder.glob("images-*.bin"):
             if path not in {shard_path(self.folder, number) for number in ends}:
                 path.unlink()
         if ends:
             self._number, self._end = max(ends.items())
             os.truncate(shard_path(self.folder, self._number), self._end)
+
+    def _take_over(self, head: bytes) -> dict[int, int]:
+        """Enter the cases of a journal that begins with ``head``; return where each shard ends by it."""
+        ends: dict[int, int] = {}
+        lines = stream_lines(self._journal)
+        if next(lines, b"") != head:
+            return ends
+        length = len(head)
+        for line in lines:
+            entry = json.loads(line)
+            length += len(line)
+            if "skipped" in entry:
+                self.skipped[entry["case"]] = entry["skipped"]
+                continue
+            self._enter(entry["case"], (entry["kind"][0], entry["kind"][1]), entry["rows"])
+            ends |= {row[0]: sum(row[1:4]) for row in entry["rows"]}
+        os.truncate(self._journal, length)  # a torn last line
+        return ends
 
 
 def _compressed(values: Array) -> bytes:

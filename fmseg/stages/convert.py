@@ -20,9 +20,9 @@ from fmseg.files import locked, natural_key, read_json, sync_folder, write_json
 from fmseg.imaging.case import Array, BadFile, Geometry
 from fmseg.imaging.outlines import fill_outline
 from fmseg.imaging.readers import read_case, read_label, write_label
-from fmseg.records.dataset import CaseFiles, Dataset, is_junk, read_table, walk_images
+from fmseg.records.dataset import CaseFiles, Dataset, declare_unlabelled, is_junk, read_table, walk_images
 from fmseg.registry import Registry
-from fmseg.workspace import DATASET_NAME, Workspace, dataset_id
+from fmseg.workspace import DATASET_NAME, Workspace, dataset_id, dataset_title
 
 JUNK = "left there by an operating system"
 HC18_TABLES = ("training_set_pixel_size_and_HC.csv", "test_set_pixel_size.csv")
@@ -94,7 +94,7 @@ def convert(
     if not source.is_dir():
         raise UsageError(f"{source}: there is no such folder. Type the folder of the original files.")
     source = source.resolve()
-    folder = _free_folder(workspace, source, dataset_id, name or chosen.title or _title(source))
+    folder = _free_folder(workspace, source, dataset_id, name or chosen.title or dataset_title(source.name))
     temporary = folder.with_name(f".{folder.name}.tmp")
     with locked(workspace.raw, "a conversion"):
         shutil.rmtree(temporary, ignore_errors=True)  # of a conversion that was killed
@@ -128,12 +128,6 @@ def _free_folder(workspace: Workspace, source: Path, number: int, title: str) ->
     if folder.exists():
         raise UsageError(f"{folder} is there already. Choose another number, or remove that folder first.")
     return folder
-
-
-def _title(source: Path) -> str:
-    match = DATASET_NAME.fullmatch(source.name)
-    name = match[2] if match else source.name
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "Images"
 
 
 def _count_cases(dataset: Dataset, source: Path, skipped: Skipped) -> int:
@@ -229,8 +223,7 @@ def _bring_fetal_planes(source: Path, target: Path) -> Skipped:
 
 def _bring_images(source: Path, target: Path) -> Skipped:
     """Any folder tree of images without labels: read where they lie."""
-    declaration = {"channel_names": {"0": "ultrasound"}, "task": "unlabelled", "images": str(source)}
-    write_json(target / "dataset.json", declaration)
+    write_json(target / "dataset.json", declare_unlabelled(source))
     return _rest(source, walk_images(source), "not a kind of image that fmseg reads, or behind a link to a folder")
 
 

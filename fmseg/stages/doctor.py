@@ -7,24 +7,33 @@ the test set is an error as soon as there is a labelsTs, since scores on it woul
 """
 
 import functools
+import logging
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from fmseg.errors import BadData
-from fmseg.files import write_json
+from fmseg.files import write_json, writing
+from fmseg.imaging.alike import KeyColumns
 from fmseg.imaging.case import content_hash
 from fmseg.imaging.measure import read_facts, refuse_errors
 from fmseg.imaging.readers import read_case
+from fmseg.imaging.survey import Colours, finding, listed, odd_kind, repetitions, summed_up
 from fmseg.planning.patients import patients_of
+from fmseg.records.cases import CaseNames, key_of
 from fmseg.records.dataset import CaseFiles, Dataset, group_channels, visible_files
 from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint, Severity
+from fmseg.sampling.distinct import TESTS
 from fmseg.sampling.workers import Workers
 from fmseg.workspace import Workspace
 
+logger = logging.getLogger(__name__)
+
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-MAX_NAMES = 5
 
 
 def doctor(workspace: Workspace, name: str, *, num_processes: int = 0) -> tuple[Finding, ...]:
@@ -35,19 +44,22 @@ def doctor(workspace: Workspace, name: str, *, num_processes: int = 0) -> tuple[
     dataset = Dataset.load(workspace.raw_dataset(name))
     folder = workspace.prepared(name)
     command = f"fmseg fingerprint -d {name}"
-    facts = read_facts(workspace.need(folder / "cases.jsonl", command))
+    path = workspace.need(folder / "cases.jsonl", command)
     measured = Fingerprint.load(workspace.need(folder / "dataset_fingerprint.json", command))
     tests = _hashed_tests(workspace, dataset, num_processes)
-    found = [
-        *(finding for fact in facts for finding in fact.findings),
-        *_names(dataset),
-        *_declaration(dataset, facts, measured),
-        *_duplicates(facts),
-        *_tests_in_training(dataset, facts, tests),
-        *_patients(dataset, measured, facts, tests),
-    ]
-    if dataset.task == "unlabelled":  # what cannot be used is left out there, and listed
-        found = [f.evolve(severity="warning") if f.severity == "error" else f for f in found]
+    _save_tests(folder / TESTS, tests)
+    if dataset.task == "unlabelled":
+        found = list(_corpus(dataset, measured, path, tests))
+    else:
+        facts = list(read_facts(path))
+        found = [
+            *(finding for fact in facts for finding in fact.findings),
+            *_names(dataset),
+            *_declaration(dataset, facts, measured),
+            *_duplicates(facts),
+            *_tests_in_training(dataset, facts, tests),
+            *_patients(dataset, measured, facts, tests),
+        ]
     findings = tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
     write_json(folder / "doctor.json", [finding.model_dump(mode="json") for finding in findings])
     return findings
@@ -58,69 +70,79 @@ def check(findings: Iterable[Finding]) -> None:
     refuse_errors(findings)
 
 
+def _corpus(dataset: Dataset, measured: Fingerprint, path: Path, tests: Sequence[tuple[str, str]]) -> Iterator[Finding]:
+    """Find what there is to say about an unlabelled set of any size; what many of its files share is told once.
+
+    Nothing is an error: what cannot be used is left out, and listed.
+    """
+    declared, colours, keys = len(dataset.channel_names), Colours(), KeyColumns()
+
+    def of_files() -> Iterator[Finding]:
+        for fact in read_facts(path):
+            colours.add(fact)
+            keys.add(fact)
+            yield from fact.findings
+            yield from odd_kind(fact, declared, measured)
+
+    for each in summed_up(chain(of_files(), _names(dataset)), dataset.source):
+        yield each.evolve(severity="warning") if each.severity == "error" else each
+    yield from _number(dataset, keys.num_cases)
+    yield from colours.findings(declared, measured.channels)
+    for each in repetitions(keys.done(), dataset.source):
+        logger.info("%s: %s", dataset.name, each.problem)
+        yield each
+    yield from _tests_in_training(dataset, read_facts(path) if tests else (), tests)
+    yield from _patients(dataset, measured, read_facts(path) if tests else (), tests)
+
+
 def _names(dataset: Dataset) -> Iterator[Finding]:
     """Find label maps without image, and case names that some file system takes for one."""
     for path in dataset.orphan_labels():
         problem, mend = "this label map has no image", "Add its image to imagesTr, or remove it."
-        yield _finding("error", f"labelsTr/{path.name}", problem, mend)
+        yield finding("error", f"labelsTr/{path.name}", problem, mend)
+    cases_of = dataset.training_cases()
+    folded = (unicodedata.normalize("NFC", name).casefold() for name in CaseNames(cases_of))
+    keys = np.fromiter(map(key_of, folded), np.uint64, len(cases_of))
+    _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
     alike = defaultdict(list)
-    for case in dataset.training_cases():
-        alike[unicodedata.normalize("NFC", case.name).casefold()].append(case)
+    for number in np.flatnonzero(counts[group] > 1).tolist():
+        alike[int(group[number])].append(cases_of[number])
     for cases in alike.values():
         names = sorted({case.name for case in cases})
         if len(names) > 1:
-            problem = f"the case names {_listed(names)} differ only in case or accents"
-            yield _finding("error", names[0], problem, "Rename all but one: some file systems take them for one.")
+            problem = f"the case names {listed(names)} differ only in case or accents"
+            yield finding("error", names[0], problem, "Rename all but one: some file systems take them for one.")
         elif len(cases) > 1:
-            files = _listed([path.name for case in cases for path in case.images])
-            yield _finding("warning", names[0], f"{files} give one case name; only the first is used", "Rename them.")
+            files = listed([path.name for case in cases for path in case.images])
+            yield finding("warning", names[0], f"{files} give one case name; only the first is used", "Rename them.")
 
 
 def _declaration(dataset: Dataset, facts: Sequence[CaseFacts], measured: Fingerprint) -> Iterator[Finding]:
     """Compare the files with dataset.json."""
-    number = dataset.declaration.numTraining
-    if number is not None and number != len(facts):
-        problem = f"'numTraining' is {number}, but there are {len(facts)} cases"
-        yield _finding("warning", "dataset.json", problem, f"Write {len(facts)}, or look for the missing files.")
-    declared = len(dataset.channel_names)
+    declared, colours = len(dataset.channel_names), Colours()
+    yield from _number(dataset, len(facts))
     for fact in facts:
-        if not fact.shape[0]:
-            continue
-        if fact.channels != declared and not {fact.channels, declared} <= {1, 3}:
-            problem = f"it has {fact.channels} channels, dataset.json declares {declared}"
-            yield _finding("error", fact.case, problem, "Give one file per channel, or correct 'channel_names'.")
-        if fact.dtype != measured.dtype == "uint8":
-            problem = f"its values are {fact.dtype}, those of most images uint8"
-            yield _finding("error", fact.case, problem, "Save it with 8 bits per channel, as the others.")
-    yield from _colours(facts, declared, measured.channels)
+        colours.add(fact)
+        yield from odd_kind(fact, declared, measured)
+    yield from colours.findings(declared, measured.channels)
     if dataset.task == "classification":
         yield from _classes(dataset, facts)
 
 
-def _colours(facts: Sequence[CaseFacts], declared: int, used: int) -> Iterator[Finding]:
-    """Find sets that mix grey and colour, or are declared as one and are the other."""
-    coloured = [fact.case for fact in facts if fact.channels == 3 and not fact.is_grey]
-    grey = [fact.case for fact in facts if fact.channels == 1 or fact.is_grey]
-    if used == 1 and coloured:
-        problem = f"{len(coloured)} images are coloured ({_listed(coloured)}), {len(grey)} are grey"
-        yield _finding("warning", "imagesTr", problem, "Nothing to do: only their brightness is used.")
-    if used == 3 and declared == 1:
-        problem = f"'channel_names' has one channel, but {len(coloured)} images are coloured; three channels are used"
-        yield _finding("warning", "dataset.json", problem, 'Write {"0": "red", "1": "green", "2": "blue"}.')
-    elif used == 3 and grey:
-        problem = f"{len(grey)} images are grey ({_listed(grey)}), {len(coloured)} are coloured"
-        yield _finding("note", "imagesTr", problem, "Nothing to do: grey is used as three equal channels.")
+def _number(dataset: Dataset, num_cases: int) -> Iterator[Finding]:
+    number = dataset.declaration.numTraining
+    if number is not None and number != num_cases:
+        problem = f"'numTraining' is {number}, but there are {num_cases} cases"
+        yield finding("warning", "dataset.json", problem, f"Write {num_cases}, or look for the missing files.")
 
 
 def _classes(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     """Compare labelsTr.csv with the images."""
     given, cases = dataset.classes_of_cases(), {fact.case for fact in facts}
     for case in sorted(cases - set(given)):
-        yield _finding("error", case, "this image has no row in labelsTr.csv", "Add it, or remove the image.")
+        yield finding("error", case, "this image has no row in labelsTr.csv", "Add it, or remove the image.")
     for case in sorted(set(given) - cases):
-        yield _finding(
-            "warning", "labelsTr.csv", f"the case '{case}' has no image", "Add its image, or remove the row."
-        )
+        yield finding("warning", "labelsTr.csv", f"the case '{case}' has no image", "Add its image, or remove the row.")
 
 
 def _duplicates(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
@@ -134,35 +156,36 @@ def _duplicates(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
             continue
         names = [fact.case for fact in group]
         labels = {fact.label_hash for fact in group}
-        problem = f"the same image is there {len(group)} times: {_listed(names)}"
+        problem = f"the same image is there {len(group)} times: {listed(names)}"
         if len(labels) > 1:
             problem += ", with different label maps"
         if len({fact.patient for fact in group}) > 1:
             problem += ", under different patients"
-        yield _finding("warning", names[0], problem, "Keep one of them.")
+        yield finding("warning", names[0], problem, "Keep one of them.")
 
 
 def _tests_in_training(
-    dataset: Dataset, facts: Sequence[CaseFacts], tests: Sequence[tuple[str, str]]
+    dataset: Dataset, facts: Iterable[CaseFacts], tests: Sequence[tuple[str, str]]
 ) -> Iterator[Finding]:
     """Find test images that cannot be read, or that are training images too."""
-    training = {fact.content_hash: fact.case for fact in facts if fact.content_hash}
+    wanted = {digest for _, digest in tests}
+    training = {fact.content_hash: fact.case for fact in facts if fact.content_hash in wanted} if wanted else {}
     for case, digest in tests:
         if digest.startswith("!"):
-            yield _finding("warning", f"imagesTs/{case}", digest[1:], "Copy or export it again.")
+            yield finding("warning", f"imagesTs/{case}", digest[1:], "Copy or export it again.")
         elif digest in training:
             problem = f"the same image is in imagesTr, as '{training[digest]}'"
-            yield _finding(_overlap(dataset), f"imagesTs/{case}", problem, "Remove one of them.")
+            yield finding(_overlap(dataset), f"imagesTs/{case}", problem, "Remove one of them.")
 
 
 def _patients(
-    dataset: Dataset, measured: Fingerprint, facts: Sequence[CaseFacts], tests: Sequence[tuple[str, str]]
+    dataset: Dataset, measured: Fingerprint, facts: Iterable[CaseFacts], tests: Sequence[tuple[str, str]]
 ) -> Iterator[Finding]:
     """Say how patients were found, and find those that are in training and test."""
     if not measured.patients_declared:
         problem = f"patients were not declared; {measured.patient_source}"
         mend = "If that is wrong, add patients.csv (case,patient) or 'group_regex' to dataset.json."
-        yield _finding("note", "dataset.json", problem, mend)
+        yield finding("note", "dataset.json", problem, mend)
     training = {fact.case: fact.patient for fact in facts}
     names = [case for case, _ in tests]
     if not names:
@@ -170,14 +193,14 @@ def _patients(
     try:
         found = patients_of(dataset, [*training, *(name for name in names if name not in training)])
     except BadData as error:
-        yield _finding("note", "imagesTs", f"patients of the test images are unknown ({error})", "Declare them too.")
+        yield finding("note", "imagesTs", f"patients of the test images are unknown ({error})", "Declare them too.")
         return
     patients = {found.of_case[case] for case in training}
     shared = sorted({found.of_case[name] for name in names if name not in training} & patients)
     if shared:
         severity = _overlap(dataset) if found.declared else "warning"
-        problem = f"{len(shared)} patients have images in imagesTr and in imagesTs: {_listed(shared)}"
-        yield _finding(severity, "imagesTs", problem, "Move all images of a patient to one side.")
+        problem = f"{len(shared)} patients have images in imagesTr and in imagesTs: {listed(shared)}"
+        yield finding(severity, "imagesTs", problem, "Move all images of a patient to one side.")
 
 
 def _overlap(dataset: Dataset) -> Severity:
@@ -195,6 +218,16 @@ def _hashed_tests(workspace: Workspace, dataset: Dataset, num_processes: int) ->
     return list(workers.map([CaseFiles(name, images, None) for name, images in groups.items()]))
 
 
+def _save_tests(path: Path, tests: Sequence[tuple[str, str]]) -> None:
+    """Keep the content of the test images, so that no pretraining ever uses them, wherever it finds them."""
+    content = np.unique(np.array([int(digest[:16], 16) for _, digest in tests if digest[0] != "!"], np.uint64))
+    if len(content):
+        with writing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, content)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _hashed(files: CaseFiles, *, reader: str | None) -> tuple[str, str]:
     try:
         return files.name, content_hash(read_case(files, reader).voxels)
@@ -204,12 +237,3 @@ def _hashed(files: CaseFiles, *, reader: str | None) -> tuple[str, str]:
 
 def _dead(files: CaseFiles) -> tuple[str, str]:
     return files.name, "!the process that read it was killed twice"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(names[:MAX_NAMES]) + more
-
-
-def _finding(severity: Severity, where: str | Path, problem: str, mend: str) -> Finding:
-    return Finding(severity=severity, where=str(where), problem=problem, mend=mend)

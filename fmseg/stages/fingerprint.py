@@ -6,27 +6,24 @@ measuring goes on, so a killed one continues; in the end they stand in the order
 
 import functools
 import logging
-import time
-from collections.abc import Iterator
-from pathlib import Path
-
-from pydantic import ValidationError
+from collections.abc import Mapping, Sequence
+from typing import overload
 
 from fmseg.console import track
 from fmseg.errors import BadData
-from fmseg.files import append_lines, locked, read_lines, write_bytes
-from fmseg.imaging.measure import facts_of_dead, measure_case, stamp_of
+from fmseg.files import locked
+from fmseg.imaging.measure import facts_of_dead, measure_case, read_facts
 from fmseg.imaging.pooling import pool_facts
 from fmseg.planning.patients import patients_of
-from fmseg.records.dataset import CaseFiles, Dataset
-from fmseg.records.fingerprint import CaseFacts, Fingerprint
+from fmseg.records.cases import CaseFiles, CaseNames, Chosen, unique_cases
+from fmseg.records.dataset import Dataset
+from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import LabelScheme
+from fmseg.sampling.case_journal import CaseJournal
 from fmseg.sampling.workers import Workers
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
-
-APPEND_SECONDS = 2.0
 
 
 def fingerprint(workspace: Workspace, name: str, *, num_processes: int, fresh: bool = False) -> Fingerprint:
@@ -36,22 +33,23 @@ def fingerprint(workspace: Workspace, name: str, *, num_processes: int, fresh: b
     """
     dataset = Dataset.load(workspace.raw_dataset(name))
     folder = workspace.prepared(name)
-    journal = folder / "cases.jsonl"
+    path = folder / "cases.jsonl"
     labels = dataset.labels if dataset.task == "segmentation" else None
-    cases: dict[str, CaseFiles] = {}
-    for case in dataset.training_cases():
-        cases.setdefault(case.name, case)  # a second file of the same case name is the doctor's finding
+    # a second file of the same case name is the doctor's finding
+    listed = dataset.training_cases()
+    cases = unique_cases(listed)
+    if len(cases) < len(listed):
+        logger.warning("%d images are left out: others have their names", len(listed) - len(cases))
     if not cases:
-        raise BadData(
-            f"{dataset.folder}: there is no image in it. Put images named case_0000{dataset.file_ending} there."
-        )
-    patients, source, declared = patients_of(dataset, list(cases))
+        place = dataset.source if dataset.task == "unlabelled" else dataset.folder
+        raise BadData(f"{place}: there is no image in it. Put images named case_0000{dataset.file_ending} there.")
+    patients, source, declared = patients_of(dataset, CaseNames(cases))
     with locked(folder, "its fingerprint"):
         if fresh:
-            journal.unlink(missing_ok=True)
-        facts = _known_facts(journal, cases, labels, patients)
-        missing = [(case, patients[case.name]) for case in cases.values() if case.name not in facts]
-        if missing:
+            path.unlink(missing_ok=True)
+        journal = CaseJournal(path, cases, labels, patients)
+        missing = journal.missing
+        if len(missing):
             logger.info("%s: %d cases, %d of them to be measured", name, len(cases), len(missing))
         workers = Workers(
             functools.partial(_measure, labels=labels, reader=dataset.declaration.overwrite_image_reader_writer),
@@ -60,15 +58,34 @@ def fingerprint(workspace: Workspace, name: str, *, num_processes: int, fresh: b
             preload="fmseg.stages.fingerprint",
             plugins=workspace.plugins,
         )
-        measured = track(workers.map(missing), "measuring", len(cases), len(facts))
-        for line in _appended(measured, journal):
-            fact = CaseFacts.model_validate_json(line)
-            facts[fact.case] = fact
-        ordered = [facts[case] for case in cases]
-        _write_if_changed(journal, "".join(f"{fact.model_dump_json()}\n" for fact in ordered).encode())
-        result = pool_facts(dataset, ordered, source, declared)
+        results = workers.map(_WithPatients(Chosen(cases, missing), patients))
+        measured = track(results, "measuring", len(cases), len(cases) - len(missing), unit="files")
+        for number, line in zip(missing.tolist(), measured, strict=True):
+            journal.append(number, line)
+        journal.settle()
+        result = pool_facts(dataset, read_facts(path), source, declared)
         result.save(folder / "dataset_fingerprint.json")
     return result
+
+
+class _WithPatients(Sequence[tuple[CaseFiles, str]]):
+    """Cases with their patients, put together when asked for."""
+
+    def __init__(self, cases: Sequence[CaseFiles], patient_of: Mapping[str, str]) -> None:
+        self.cases, self.patient_of = cases, patient_of
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[CaseFiles, str]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[CaseFiles, str]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[CaseFiles, str] | list[tuple[CaseFiles, str]]:
+        if isinstance(index, slice):
+            return [(case, self.patient_of[case.name]) for case in self.cases[index]]
+        case = self.cases[index]
+        return case, self.patient_of[case.name]
 
 
 def _measure(item: tuple[CaseFiles, str], *, labels: LabelScheme | None, reader: str | None) -> str:
@@ -77,38 +94,3 @@ def _measure(item: tuple[CaseFiles, str], *, labels: LabelScheme | None, reader:
 
 def _dead(item: tuple[CaseFiles, str], *, labels: LabelScheme | None) -> str:
     return facts_of_dead(item[0], labels, item[1]).model_dump_json()
-
-
-def _known_facts(
-    journal: Path, cases: dict[str, CaseFiles], labels: LabelScheme | None, patients: dict[str, str]
-) -> dict[str, CaseFacts]:
-    """Return the journal's facts of those cases whose files have not changed since, with today's patients."""
-    lines = read_lines(journal)
-    _write_if_changed(journal, "".join(f"{line}\n" for line in lines).encode())  # drops a torn last line
-    facts = {}
-    for line in lines:
-        try:
-            fact = CaseFacts.model_validate_json(line)
-        except ValidationError:
-            continue  # written by another version
-        if fact.case in cases and fact.stamp == stamp_of(cases[fact.case], labels):
-            facts[fact.case] = fact.model_copy(update={"patient": patients[fact.case]})
-    return facts
-
-
-def _appended(lines: Iterator[str], journal: Path) -> Iterator[str]:
-    """Hand lines on, and append them to the journal every few seconds."""
-    waiting: list[str] = []
-    last = time.monotonic()
-    for line in lines:
-        waiting.append(line)
-        yield line
-        if time.monotonic() - last > APPEND_SECONDS:
-            append_lines(journal, waiting)
-            waiting, last = [], time.monotonic()
-    append_lines(journal, waiting)
-
-
-def _write_if_changed(path: Path, content: bytes) -> None:
-    if not path.exists() or path.read_bytes() != content:
-        write_bytes(path, content)

@@ -18,7 +18,8 @@ KINDS = ("datasets", "foundations", "recipes", "decoders", "losses", "readers", 
 def listing(workspace: Workspace, what: str) -> Table:
     """Return title, columns and rows of one kind of thing. Raises UnknownName for an unknown kind."""
     if what == "datasets":
-        return "Datasets", ("dataset", "state", "next"), [_dataset(workspace, n) for n in workspace.dataset_names()]
+        datasets = ("dataset", "modality", "images", "state", "next")
+        return "Datasets", datasets, [_dataset(workspace, name) for name in workspace.dataset_names()]
     if what == "foundations":
         columns = ("name", "modality", "network", "images", "samples seen", "took", "when", "probes", "weights")
         cards = [card for _, card in find_foundations(workspace.foundations())]
@@ -40,19 +41,32 @@ def _foundation(card: Foundation) -> tuple[object, ...]:
     )
 
 
-def _dataset(workspace: Workspace, name: str) -> tuple[str, str, str]:
-    """Return a dataset, how far it is, and the next command."""
+def _dataset(workspace: Workspace, name: str) -> tuple[object, ...]:
+    """Return a dataset, what was measured of it, how far it is, and the next command."""
+    path = workspace.prepared(name) / "dataset_fingerprint.json"
+    measured = read_json(path) if path.exists() else {}
+    return name, measured.get("modality"), measured.get("num_images"), *_state(workspace, name)
+
+
+def _state(workspace: Workspace, name: str) -> tuple[str, str]:
     number = name.split("_")[0].removeprefix("Dataset")
     prepared, results = workspace.prepared(name), workspace.results_of(name)
     if (results / "selection.json").exists():
-        return name, "models chosen", "fmseg predict -i in -o out"
+        return "models chosen", "fmseg predict -i in -o out"
     if any(results.glob("*/fold_*/finished.json")):
-        return name, "some folds trained", f"fmseg train {number}"
+        return "some folds trained", f"fmseg train {number}"
     if any(prepared.glob("*_images/store.json")):
         if not _has_masks(prepared):
-            return name, "prepared", "fmseg pretrain"
-        return name, "prepared", f"fmseg pretrain; fmseg train {number}"
-    return name, "raw", f"fmseg plan_and_preprocess -d {number}"
+            return "prepared", "fmseg pretrain"
+        return "prepared", f"fmseg pretrain; fmseg train {number}"
+    states = {
+        "*_images/journal.jsonl": "being prepared",
+        "plans.json": "planned",
+        "dataset_fingerprint.json": "measured",
+        "cases.jsonl": "being measured",
+    }
+    state = next((state for file, state in states.items() if any(prepared.glob(file))), "raw")
+    return state, f"fmseg plan_and_preprocess -d {number}"
 
 
 def _has_masks(prepared: Path) -> bool:

@@ -66,6 +66,17 @@ def plan(
     return plans
 
 
+def current_plan(workspace: Workspace, name: str, plans_name: str = DEFAULT_NAME) -> Plans | None:
+    """Return the plan that is there if it was made for the images as they were measured last."""
+    folder = workspace.prepared(name)
+    path = folder / plans_file(plans_name)
+    if not path.exists():
+        return None
+    plans = Plans.load(path)
+    fingerprint = Fingerprint.load(folder / "dataset_fingerprint.json")
+    return plans if plans.content_hash == fingerprint.content_hash else None
+
+
 def _cases(dataset: Dataset, folder: Path) -> Cases:
     """Return patients and strata of the cases without errors, as they were measured."""
     known = {case.name for case in dataset.training_cases()}

@@ -7,19 +7,26 @@ unlabelled set, files that cannot be read are left out and listed in ``skipped.j
 import functools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import shutil
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from fmseg.console import track
-from fmseg.errors import BadData, NotReady
+import numpy as np
+
+from fmseg.console import size, track
+from fmseg.errors import BadData, EnvironmentProblem, NotReady
 from fmseg.files import locked, write_bytes
 from fmseg.imaging.case import BadFile
-from fmseg.imaging.measure import read_facts, refuse_errors, stamp_of
-from fmseg.imaging.prepare import prepare, prepare_label
+from fmseg.imaging.measure import read_facts, refuse_errors
+from fmseg.imaging.prepare import prepare, prepare_label, prepared_size
 from fmseg.imaging.readers import read_case, read_label
-from fmseg.records.dataset import CaseFiles, Dataset
+from fmseg.records.cases import CaseFiles, CaseNames, Chosen, unique_cases
+from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import CaseFacts, Fingerprint
 from fmseg.records.plans import Plans, Preprocessing
+from fmseg.sampling.case_journal import CaseJournal
 from fmseg.sampling.store import store_digest, store_folder
 from fmseg.sampling.store_writer import EncodedCase, StoreWriter, encode_case
 from fmseg.sampling.workers import Workers
@@ -30,6 +37,12 @@ logger = logging.getLogger(__name__)
 #: of an unlabelled set may be unreadable; more of them point to something else than bad files
 MAX_SKIPPED_SHARE = 0.05
 ALWAYS_SKIPPED = 10
+#: cases whose prepared size is measured where the disk may be too small
+SPACE_SAMPLE = 64
+SPACE_MARGIN = 1.05
+
+#: a prepared case, or what is wrong with it
+Result = EncodedCase | str
 
 
 def preprocess(workspace: Workspace, name: str, plans: Plans | None = None, *, num_processes: int) -> Path:
@@ -42,67 +55,120 @@ def preprocess(workspace: Workspace, name: str, plans: Plans | None = None, *, n
     folder = workspace.prepared(name)
     if plans is None:
         plans = Plans.load(workspace.need(folder / "plans.json", f"fmseg plan -d {name}"))
-    files = {case.name: case for case in reversed(dataset.training_cases())}
-    facts = _current_facts(workspace, dataset, plans, files)
+    cases = unique_cases(dataset.training_cases())
     with locked(folder, "its images"):
+        _check_current(workspace, dataset, plans, cases)
         writer = StoreWriter(store_folder(folder, plans), store_digest(plans.preprocessing, plans.content_hash))
         if writer.is_complete:
             logger.info("%s: the images of plan %s are prepared already", name, plans.name)
             return writer.folder
+        reasons = _broken(dataset, read_facts(folder / "cases.jsonl"), len(cases))
         done = writer.done_cases
-        for case, reason in _broken(dataset, facts).items():
+        for case, reason in reasons.items():
             if case not in done:
                 writer.skip(case, reason)
         done = writer.done_cases
-        waiting = [files[fact.case] for fact in facts if fact.case not in done]
-        has_volumes = any(fact.shape[0] > 1 for fact in facts)
-        results = _workers(workspace, dataset, plans, num_processes, chunk_size=1 if has_volumes else 8).map(waiting)
-        for case, result in track(results, "preparing", len(facts), len(done)):
+        numbers = np.array([number for number, case in enumerate(CaseNames(cases)) if case not in done], np.int64)
+        del done
+        work = Work.of(read_facts(folder / "cases.jsonl"), numbers, plans.preprocessing)
+        waiting = Chosen(cases, numbers)
+        workers = _workers(workspace, dataset, plans, num_processes, chunk_size=1 if work.has_volumes else 8)
+        _check_space(writer.folder, work, waiting, workers)
+        for case, result in track(workers.map(waiting), "preparing", len(cases), writer.num_done, unit="files"):
             if isinstance(result, EncodedCase):
                 writer.append_encoded(case, result)
             elif dataset.task == "unlabelled":
                 writer.skip(case, result)
             else:
                 raise BadData(result)
-        _check_share(dataset, writer.skipped, len(facts))
-        _list_skipped(folder, writer.skipped, facts)
+        _check_share(dataset, writer.skipped, len(cases))
+        _list_skipped(folder, writer.skipped, read_facts(folder / "cases.jsonl"))
         writer.finish()
     return writer.folder
 
 
-def _current_facts(
-    workspace: Workspace, dataset: Dataset, plans: Plans, files: dict[str, CaseFiles]
-) -> list[CaseFacts]:
-    """Return the facts of all cases, if plan, fingerprint and raw files belong together."""
+def _check_current(workspace: Workspace, dataset: Dataset, plans: Plans, cases: Sequence[CaseFiles]) -> None:
+    """Raise NotReady unless plan, fingerprint and raw files belong together."""
     folder, again = workspace.prepared(dataset.name), f"fmseg plan_and_preprocess -d {dataset.name}"
     fingerprint = Fingerprint.load(workspace.need(folder / "dataset_fingerprint.json", again))
     if plans.content_hash != fingerprint.content_hash:
         raise NotReady(f"The plan '{plans.name}' was made for other images or labels than those measured. Run: {again}")
-    facts = read_facts(workspace.need(folder / "cases.jsonl", again))
     labels = dataset.labels if dataset.task == "segmentation" else None
-    changed = {fact.case for fact in facts} ^ set(files)
-    changed |= {fact.case for fact in facts if fact.case in files and fact.stamp != stamp_of(files[fact.case], labels)}
+    journal = CaseJournal(workspace.need(folder / "cases.jsonl", again), cases, labels, None)
+    changed = max(len(journal.missing), journal.num_stale)
     if changed:
+        example = cases[int(journal.missing[0])].name if len(journal.missing) else journal.stale_case
         raise NotReady(
-            f"{dataset.folder}: {len(changed)} cases were changed, added or removed since they were measured, for "
-            f"example '{min(changed)}'. Run: {again}"
+            f"{dataset.folder}: {changed} cases were changed, added or removed since they were measured, for "
+            f"example '{example}'. Run: {again}"
         )
-    return facts
 
 
-def _broken(dataset: Dataset, facts: Sequence[CaseFacts]) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What there is to prepare."""
+
+    #: of each case, once prepared and before it is compressed, (N,)
+    num_bytes: np.ndarray
+    has_volumes: bool
+
+    @classmethod
+    def of(cls, facts: Iterable[CaseFacts], numbers: np.ndarray, preprocessing: Preprocessing) -> "Work":
+        """Return the work of the cases with these numbers."""
+        num_bytes, num_slices = array("d"), array("q")
+        for fact in facts:
+            num_bytes.append(_prepared_bytes(fact, preprocessing))
+            num_slices.append(fact.shape[0])
+        slices = np.array(num_slices, np.int64)[numbers]
+        return cls(np.array(num_bytes)[numbers], bool((slices > 1).any()))
+
+
+def _prepared_bytes(fact: CaseFacts, preprocessing: Preprocessing) -> float:
+    """Return the bytes of a prepared case with its label map, before they are compressed."""
+    spacing = fact.spacing_mm
+    if not fact.shape[0]:
+        return 0.0
+    try:
+        height, width = prepared_size(fact.shape[1:], spacing and spacing[1:], preprocessing)
+    except BadData:  # told when its turn comes
+        return 0.0
+    per_pixel = preprocessing.channels * np.dtype(preprocessing.store_dtype).itemsize + bool(fact.label_counts)
+    return float(fact.shape[0] * height * width * per_pixel)
+
+
+def _check_space(
+    folder: Path, work: Work, waiting: Sequence[CaseFiles], workers: Workers[CaseFiles, tuple[str, Result]]
+) -> None:
+    """Raise EnvironmentProblem if the disk is too small; what compression leaves is measured on some cases."""
+    free = shutil.disk_usage(folder).free
+    if work.num_bytes.sum() <= free:
+        return
+    sample = range(0, len(waiting), 1 + (len(waiting) - 1) // SPACE_SAMPLE)
+    encoded = [result for _, result in workers.map(waiting[:: sample.step]) if isinstance(result, EncodedCase)]
+    packed = sum(len(blob) for each in encoded for image in each.images for blob in image[:2])
+    need = SPACE_MARGIN * work.num_bytes.sum() * packed / max(work.num_bytes[list(sample)].sum(), 1.0)
+    if need > free:
+        raise EnvironmentProblem(
+            f"{folder}: the prepared images need about {size(need)}, and {size(free)} are free. Free some space there, "
+            "keep fmseg_preprocessed on a larger disk, or pretrain without a store: fmseg pretrain --no-store"
+        )
+
+
+def _broken(dataset: Dataset, facts: Iterable[CaseFacts], num_cases: int) -> dict[str, str]:
     """Return case -> reason for the cases of an unlabelled set that have errors; raise BadData for a labelled one."""
-    errors = {fact.case: [f for f in fact.findings if f.severity == "error"] for fact in facts}
+    errors = ((fact.case, finding) for fact in facts for finding in fact.findings if finding.severity == "error")
     if dataset.task != "unlabelled":
-        refuse_errors(finding for findings in errors.values() for finding in findings)
-    reasons = {case: findings[0].problem for case, findings in errors.items() if findings}
-    _check_share(dataset, reasons, len(facts))
+        refuse_errors(finding for _, finding in errors)
+    reasons: dict[str, str] = {}
+    for case, finding in errors:
+        reasons.setdefault(case, finding.problem)
+    _check_share(dataset, reasons, num_cases)
     return reasons
 
 
 def _workers(
     workspace: Workspace, dataset: Dataset, plans: Plans, num_processes: int, *, chunk_size: int
-) -> Workers[CaseFiles, tuple[str, EncodedCase | str]]:
+) -> Workers[CaseFiles, tuple[str, Result]]:
     prepared = functools.partial(
         _prepared,
         preprocessing=plans.preprocessing,
@@ -114,7 +180,7 @@ def _workers(
 
 def _prepared(
     files: CaseFiles, *, preprocessing: Preprocessing, with_labels: bool, reader: str | None
-) -> tuple[str, EncodedCase | str]:
+) -> tuple[str, Result]:
     """Return the case's name with its compressed images, or with what is wrong."""
     try:
         case = read_case(files, reader)
@@ -129,7 +195,7 @@ def _prepared(
         return files.name, f"{files.images[0]}: {error}"
 
 
-def _dead(files: CaseFiles) -> tuple[str, EncodedCase | str]:
+def _dead(files: CaseFiles) -> tuple[str, Result]:
     return files.name, f"{files.images[0]}: the process that prepared it was killed twice. Too little memory, perhaps."
 
 
@@ -142,7 +208,7 @@ def _check_share(dataset: Dataset, skipped: Mapping[str, str], num_cases: int) -
         )
 
 
-def _list_skipped(folder: Path, skipped: Mapping[str, str], facts: Sequence[CaseFacts]) -> None:
+def _list_skipped(folder: Path, skipped: Mapping[str, str], facts: Iterable[CaseFacts]) -> None:
     lines = [{"case": f.case, "stamp": f.stamp, "reason": skipped[f.case]} for f in facts if f.case in skipped]
     content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_bytes(folder / "skipped.jsonl", content.encode())

@@ -209,4 +209,4 @@ def test_all_errors_are_listed_in_one_message(tmp_path):
 def test_a_broken_line_of_facts_is_named(tmp_path):
     (tmp_path / "cases.jsonl").write_text('{"case": 1}\n')
     with pytest.raises(BadRecord, match=r"cases\.jsonl, line 1"):
-        read_facts(tmp_path / "cases.jsonl")
+        list(read_facts(tmp_path / "cases.jsonl"))

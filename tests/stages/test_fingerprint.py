@@ -173,6 +173,7 @@ SLOW_RUN = textwrap.dedent(
     import dataclasses, sys, time
     from pathlib import Path
     import fmseg.stages.fingerprint as module
+    from fmseg.sampling import case_journal
     from fmseg.workspace import Workspace
 
     original = module.measure_case
@@ -181,7 +182,7 @@ SLOW_RUN = textwrap.dedent(
         time.sleep(0.02)
         return original(*args, **options)
 
-    module.measure_case, module.APPEND_SECONDS = slowly, 0.0
+    module.measure_case, case_journal.APPEND_SECONDS = slowly, 0.0
     workspace = Workspace.find(Path(sys.argv[1]))
     workspace = dataclasses.replace(workspace, preprocessed=Path(sys.argv[2]))
     module.fingerprint(workspace, sys.argv[3], num_processes=0)

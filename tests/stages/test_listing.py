@@ -14,11 +14,14 @@ NAME = "Dataset501_Discs"
 )
 def test_the_next_command_follows_the_state(raw_dataset, task, after):
     workspace = raw_dataset(NAME, task=task)
-    assert listing(workspace, "datasets")[2] == [(NAME, "raw", "fmseg plan_and_preprocess -d 501")]
+    prepare = "fmseg plan_and_preprocess -d 501"
+    assert listing(workspace, "datasets")[2] == [(NAME, None, None, "raw", prepare)]
     fingerprint(workspace, NAME, num_processes=0)
+    assert listing(workspace, "datasets")[2] == [(NAME, "ultrasound", 6, "measured", prepare)]
     plan(workspace, NAME)
+    assert listing(workspace, "datasets")[2] == [(NAME, "ultrasound", 6, "planned", prepare)]
     preprocess(workspace, NAME, num_processes=0)
-    assert listing(workspace, "datasets")[2] == [(NAME, "prepared", after)]
+    assert listing(workspace, "datasets")[2] == [(NAME, "ultrasound", 6, "prepared", after)]
 
 
 def test_every_kind_can_be_listed_and_others_are_answered(raw_dataset):

@@ -1,17 +1,20 @@
 import dataclasses
 import json
 import random
+import re
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from fmseg.errors import BadData, NotReady
+import fmseg.stages.preprocess as module
+from fmseg.errors import BadData, EnvironmentProblem, NotReady
 from fmseg.imaging.prepare import prepare, prepare_label
 from fmseg.imaging.readers import read_case, read_label
 from fmseg.records.dataset import Dataset
@@ -72,6 +75,27 @@ def test_a_finished_store_is_left_alone_until_plan_or_data_change(raw_dataset, t
     with pytest.raises(NotReady, match="another plan"):
         Store.of(workspace.prepared(NAME), smaller)
     assert Store.open(preprocess(workspace, NAME, smaller, num_processes=0)).sizes.max() == 16
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(raw_dataset, tiny_plans, monkeypatch):
+    workspace = raw_dataset(task="unlabelled", num_patients=20)
+    plans = planned(workspace, tiny_plans)
+    whole = preprocess(workspace, NAME, num_processes=0)
+    taken = sum(path.stat().st_size for path in whole.glob("images-*.bin"))
+    smaller = plans.evolve(preprocessing=plans.preprocessing.evolve(image_size=[33, 33]).model_dump(mode="json"))
+
+    def with_free(free):
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+
+    with_free(taken // 2)
+    with pytest.raises(EnvironmentProblem, match=r"need about \d.* kB, and .* are free.*--no-store") as caught:
+        preprocess(workspace, NAME, smaller, num_processes=0)
+    told = float(re.search(r"about ([\d.]+) kB", str(caught.value))[1]) * 1000
+    assert not list(whole.glob("images-*.bin"))
+    with_free(2 * told)  # less than uncompressed, more than compressed
+    folder = preprocess(workspace, NAME, smaller, num_processes=0)
+    written = sum(path.stat().st_size for path in folder.glob("images-*.bin"))
+    assert written == pytest.approx(told, rel=0.1)
 
 
 def test_each_missing_or_stale_step_is_named(raw_dataset, tiny_plans):

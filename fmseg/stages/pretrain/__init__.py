@@ -27,7 +27,7 @@ def pretrain(workspace: Workspace, names: Sequence[str], options: PretrainOption
 
     Raises NotReady if none of them is preprocessed.
     """
-    corpora = collect_corpora(workspace, names)
+    corpora = collect_corpora(workspace, names, from_files=options.from_files)
     if options.name is not None and len(corpora) > 1:
         found = ", ".join(corpus.modality for corpus in corpora)
         raise UsageError(f"--name names one checkpoint, and the datasets have several modalities ({found}). Use -d.")
@@ -39,7 +39,10 @@ def pretrain(workspace: Workspace, names: Sequence[str], options: PretrainOption
 
 def preview(workspace: Workspace, names: Sequence[str], options: PretrainOptions) -> list[Preview]:
     """Return what each pretraining would take and bring, by rule of thumb; nothing is measured or written."""
-    return [look_ahead(workspace, corpus, options) for corpus in collect_corpora(workspace, names)]
+    return [
+        look_ahead(workspace, corpus, options)
+        for corpus in collect_corpora(workspace, names, from_files=options.from_files)
+    ]
 
 
 def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> Foundation:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -17,6 +17,7 @@ from fmseg.planning.budget import Cost, predict_cost
 from fmseg.planning.continuation import find_parent, plan_continuation
 from fmseg.planning.hardware import detect_hardware
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_facts
+from fmseg.planning.pretraining_rules import MIN_DIFFERENCE
 from fmseg.planning.watching import median_size, plan_watch
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import find_foundations
@@ -47,6 +48,8 @@ class PretrainOptions:
     num_workers: int | None = None
     checkpoint_minutes: float = 10.0
     fresh: bool = False
+    #: read unlabelled images from their files, without a store
+    from_files: bool = False
     plugins: tuple[str, ...] = ()
 
     @property
@@ -149,16 +152,9 @@ def _rules(
     workspace: Workspace, corpus: Corpus, hardware: Hardware, options: PretrainOptions
 ) -> tuple[Parent | None, Callable[..., tuple[Pretraining, tuple[Reason, ...]]]]:
     """Return the checkpoint to go on from, if one was named, and the rules to plan by: from all datasets' facts."""
-    facts = pool_facts(
-        [
-            corpus_facts(
-                Fingerprint.load(workspace.prepared(name) / "dataset_fingerprint.json"),
-                plans.preprocessing,
-                plans.labels,
-            )
-            for name, plans in zip(corpus.names, corpus.plans, strict=True)
-        ]
-    )
+    fingerprints = [Fingerprint.load(workspace.prepared(name) / "dataset_fingerprint.json") for name in corpus.names]
+    parts = [corpus_facts(f, p.preprocessing, p.labels) for f, p in zip(fingerprints, corpus.plans, strict=True)]
+    facts = replace(pool_facts(parts), num_images=len(corpus.distinct(MIN_DIFFERENCE)))
     if options.init is None:
         return None, partial(plan_pretraining, facts, hardware, budget_s=options.budget_s)
     found = find_foundations(workspace.foundations())

@@ -50,7 +50,7 @@ def finish(workspace: Workspace, corpus: Corpus, watcher: Watcher) -> None:
         std=recipe.std,
         recipe=recipe,
         datasets=corpus.names,
-        num_images=corpus.num_images,
+        num_images=len(corpus.distinct(recipe.min_difference)),
         iterations=recipe.iterations,
         samples_seen=recipe.iterations * recipe.batch_size,
         metrics=_last_values(run, recipe.iterations),

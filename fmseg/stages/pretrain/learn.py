@@ -46,9 +46,10 @@ def learn(
     log_every: int | None = None,
 ) -> None:
     """Train to the end of the plan, from the run's last checkpoint on."""
+    numbers = corpus.distinct(recipe.min_difference)
     logger.info(
         "%s: %d images, %s/%d, %d iterations of %d images",
-        *(corpus.modality, corpus.num_images, recipe.architecture.name, recipe.architecture.patch_size),
+        *(corpus.modality, len(numbers), recipe.architecture.name, recipe.architecture.patch_size),
         *(recipe.iterations, recipe.batch_size),
     )
     groups = parameter_groups(
@@ -67,17 +68,17 @@ def learn(
         log_every=log_every or min(max(recipe.iterations // 200, 1), 50),
         checkpoint_minutes=pace.checkpoint_minutes,
     )
-    draws = _batches(corpus, recipe, runtime, pace.num_workers)
+    dataset = ViewDataset(corpus.stores, recipe, seed=recipe.seed, numbers=numbers)
+    draws = _batches(dataset, recipe, runtime, pace.num_workers)
     fit(task, draws, optimizer, lambda step: _set_step(optimizer, recipe, step), run, runtime, fit_options, hooks)
 
 
 def _batches(
-    corpus: Corpus, recipe: Pretraining, runtime: Runtime, num_workers: int | None
+    dataset: ViewDataset, recipe: Pretraining, runtime: Runtime, num_workers: int | None
 ) -> Callable[[int], Iterator[dict[str, Tensor]]]:
-    dataset = ViewDataset(corpus.stores, recipe, seed=recipe.seed)
     return lambda start: batches(
         dataset,
-        num_samples=corpus.num_images,
+        num_samples=len(dataset),
         batch_size=recipe.batch_size,
         accumulation=recipe.accumulation,
         seed=recipe.seed,

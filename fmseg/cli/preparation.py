@@ -1,0 +1,62 @@
+"""The steps that bring datasets from raw to prepared, for the commands that need all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmseg.cli.frame import Session
+from fmseg.console import is_only_process
+from fmseg.files import stream_lines
+
+Row = tuple[str, int, int, str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How datasets are prepared."""
+
+    num_processes: int
+    plans: str = "fmsegPlans"
+    planner: str = "standard"
+    budget_s: float | None = None
+    #: measure every file again
+    fresh: bool = False
+    #: a plan of these very images stays as it is
+    keeps_plan: bool = False
+    #: False leaves the images in their files
+    with_store: bool = True
+
+
+def image_datasets(session: Session, sources: Sequence[Path] | None, modality: str | None) -> list[str]:
+    """Return the names of the datasets of ``--images``, made if need be by the only process there is."""
+    from fmseg.stages.register import need_registered, register
+
+    names: list[str] = []
+    for source in sources or ():
+        if is_only_process():
+            names += register(session.workspace, source, modality)
+        else:
+            names += need_registered(session.workspace, source)
+    return list(dict.fromkeys(names))
+
+
+def prepare_dataset(session: Session, name: str, how: Preparation) -> Row:
+    """Measure, check, plan and prepare; return name, cases, patients, input size, warnings and skipped images."""
+    from fmseg.stages.doctor import check, doctor
+    from fmseg.stages.fingerprint import fingerprint
+    from fmseg.stages.plan import current_plan, plan
+    from fmseg.stages.preprocess import preprocess
+
+    workspace = session.workspace
+    facts = fingerprint(workspace, name, num_processes=how.num_processes, fresh=how.fresh)
+    findings = doctor(workspace, name)
+    check(findings)
+    made = current_plan(workspace, name, how.plans) if how.keeps_plan else None
+    made = made or plan(workspace, name, plans_name=how.plans, planner=how.planner, budget_s=how.budget_s)
+    skipped = 0
+    if how.with_store:
+        preprocess(workspace, name, made, num_processes=how.num_processes)
+        skipped = sum(1 for _ in stream_lines(workspace.prepared(name) / "skipped.jsonl"))
+    warnings = sum(finding.severity == "warning" for finding in findings)
+    size = "x".join(map(str, made.preprocessing.image_size))
+    return name, facts.num_cases, facts.num_patients, size, warnings, skipped

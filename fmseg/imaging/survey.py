@@ -1,0 +1,103 @@
+"""What a dataset's images say together: odd ones out, mixed colours, images that are there twice.
+
+One pass over the facts is enough, and nothing is kept of a single image but its keys; so it serves sets of millions.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fmseg.imaging.alike import NEAR_BITS, ImageKeys, is_repeated
+from fmseg.imaging.looks import num_alike
+from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint, Severity
+
+MAX_NAMES = 5
+#: findings of one kind about single files of an unlabelled set
+MAX_ALIKE = 20
+NUMBER = re.compile(r"\d[\d.,]*")
+
+
+class Colours:
+    """How many images are grey and how many are coloured."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._names: dict[str, list[str]] = {"grey": [], "coloured": []}
+
+    def add(self, fact: CaseFacts) -> None:
+        """Count one case."""
+        kind = "grey" if fact.channels == 1 or fact.is_grey else "coloured" if fact.channels == 3 else ""
+        self._counts[kind] += 1
+        if kind and len(self._names[kind]) < MAX_NAMES:
+            self._names[kind].append(fact.case)
+
+    def findings(self, declared: int, used: int) -> Iterator[Finding]:
+        """Find sets that mix grey and colour, or are declared as one and are the other. Both are channels."""
+        num_grey, num_coloured = self._counts["grey"], self._counts["coloured"]
+        if used == 1 and num_coloured:
+            problem = f"{self._told('coloured')}, {num_grey} are grey"
+            yield finding("warning", "imagesTr", problem, "Nothing to do: only their brightness is used.")
+        if used == 3 and declared == 1:
+            problem = (
+                f"'channel_names' has one channel, but {num_coloured} images are coloured; three channels are used"
+            )
+            yield finding("warning", "dataset.json", problem, 'Write {"0": "red", "1": "green", "2": "blue"}.')
+        elif used == 3 and num_grey:
+            problem = f"{self._told('grey')}, {num_coloured} are coloured"
+            yield finding("note", "imagesTr", problem, "Nothing to do: grey is used as three equal channels.")
+
+    def _told(self, kind: str) -> str:
+        return f"{self._counts[kind]} images are {kind} ({listed(self._names[kind], self._counts[kind])})"
+
+
+def odd_kind(fact: CaseFacts, declared: int, measured: Fingerprint) -> Iterator[Finding]:
+    """Find an image of other channels or another type than the set's."""
+    if not fact.shape[0]:
+        return
+    if fact.channels != declared and not {fact.channels, declared} <= {1, 3}:
+        problem = f"it has {fact.channels} channels, dataset.json declares {declared}"
+        yield finding("error", fact.case, problem, "Give one file per channel, or correct 'channel_names'.")
+    if fact.dtype != measured.dtype == "uint8":
+        problem = f"its values are {fact.dtype}, those of most images uint8"
+        yield finding("error", fact.case, problem, "Save it with 8 bits per channel, as the others.")
+
+
+def summed_up(findings: Iterable[Finding], where: Path) -> Iterator[Finding]:
+    """Yield the first findings of each kind as they are, and of the others how many there are."""
+    counts: Counter[str] = Counter()
+    for each in findings:
+        kind = NUMBER.sub("N", each.problem)
+        counts[kind] += 1
+        if counts[kind] <= MAX_ALIKE:
+            yield each
+    for kind, count in counts.items():
+        if count > MAX_ALIKE:
+            problem = f"{count - MAX_ALIKE} more files are like those listed: {kind}"
+            yield finding("warning", where, problem, "Mend them alike; cases.jsonl lists all of them.")
+
+
+def repetitions(keys: ImageKeys, where: Path) -> Iterator[Finding]:
+    """Count images that are there more than once, and those that nearly are."""
+    repeated = is_repeated(keys.content)
+    if repeated.any():
+        problem = f"{repeated.sum():,} of {len(repeated):,} images are equal to another one"
+        yield finding("note", where, problem, "Nothing to do: each is pretrained on once.")
+    num_near = num_alike(keys.looks[np.logical_and(~repeated, keys.looks > 0)], NEAR_BITS)
+    if num_near:
+        problem = f"{num_near:,} of {len(repeated):,} images look nearly like another one"
+        mend = "Those of one patient are thinned in pretraining. If there are many others, look for copies."
+        yield finding("note", where, problem, mend)
+
+
+def listed(names: Sequence[str], count: int | None = None) -> str:
+    """Return the first of ``count`` names; by default of those given."""
+    more = (len(names) if count is None else count) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def finding(severity: Severity, where: str | Path, problem: str, mend: str) -> Finding:
+    """Return a finding; ``where`` may be a path."""
+    return Finding(severity=severity, where=str(where), problem=problem, mend=mend)
