@@ -22,6 +22,7 @@ from fmseg.planning.pretraining_rules import (
     explain_constants,
     plan_architecture,
     plan_batch,
+    plan_contrast,
     plan_heads,
     plan_length,
     plan_optimisation,
@@ -143,6 +144,7 @@ def build_recipe(
         seed=seed,
         **plan_length(reached, facts.num_images, batch, iterations, reasons),
         **plan_heads(scale, reasons),
+        **plan_contrast(scale, reasons),
         **plan_optimisation(scale, batch, reasons),
         **explain_constants(reasons),
     )

@@ -128,10 +128,11 @@ def plan_views(
     because = f"views of {rung.global_px} and {rung.local_px} pixels go with {rung.name}, made smaller for small images"
     reasons.share(("views.global_size", "views.local_size"), f"{because}; the shorter side here has {min(size)}")
     reasons.share(("views.num_locals",), scale.describe(6, 8))
-    because = "larger local views that show something helped in trials, though not in these very numbers"
-    ranges = ("0.4 to 1", "0.32 to 1"), ("0.1 to 0.4", "0.05 to 0.32")
-    reasons.share(("views.global_scale",), scale.describe(*ranges[0], tried=False))
-    reasons.share(("views.local_scale",), f"{scale.describe(*ranges[1], tried=False)}; {because}")
+    because = "small views of a small part have the detail that finetuning and probes see in whole images"
+    ranges = ("0.15 to 0.6", "0.32 to 1"), ("0.03 to 0.2", "0.05 to 0.32")
+    reasons.share(("views.global_scale",), f"{scale.describe(*ranges[0])}; {because}")
+    reasons.share(("views.local_scale",), f"{scale.describe(*ranges[1])}; {because}")
+    because = "views that show something helped in trials, though not in this very number"
     reasons.share(("views.min_content",), f"{scale.describe(0.2, 0, tried=False)}; {because}")
     because = "as in UltraDINO: brightness and contrast by up to 0.4 in 8 of 10 views; no colour, since grey has none"
     reasons.share(("views.jitter_probability", "views.brightness", "views.contrast"), because)
@@ -144,8 +145,8 @@ def plan_views(
         global_size=(globally, globally),
         local_size=(locally, locally),
         num_locals=round(6 + 2 * t),
-        global_scale=(between(0.4, 0.32, t, 3), 1.0),
-        local_scale=(between(0.1, 0.05, t, 3), between(0.4, 0.32, t, 3)),
+        global_scale=(between(0.15, 0.32, t, 3), between(0.6, 1.0, t, 3)),
+        local_scale=(between(0.03, 0.05, t, 3), between(0.2, 0.32, t, 3)),
         aspect=(0.75, 4 / 3),
         flip=reasons.keep("views.flip", flip_of_views(modality, tells_sides)),
         jitter_probability=0.8,
@@ -222,6 +223,18 @@ def plan_heads(scale: Scale, reasons: Reasons) -> dict[str, Any]:
     }
 
 
+def plan_contrast(scale: Scale, reasons: Reasons) -> dict[str, Any]:
+    """Return the weight of telling images apart, which a short run learns most from."""
+    weight = between(1.0, 0.0, scale.progress, 3)
+    because = (
+        "a teacher that knows nothing yet gives nearly even answers, and short runs ended before that changed; which "
+        "of the batch's images, or masked patches, a token is from can be asked from the first step on"
+    )
+    reasons.share(("contrast_weight", "patch_contrast_weight"), f"{scale.describe(1, 0)}; {because}")
+    reasons.share(("contrast_temperature",), "that of MoCo v3")
+    return {"contrast_weight": weight, "patch_contrast_weight": weight, "contrast_temperature": 0.2}
+
+
 def plan_optimisation(scale: Scale, batch: int, reasons: Reasons) -> dict[str, Any]:
     """Return learning rate, weight decay and stochastic depth."""
     t = scale.progress
@@ -231,7 +244,12 @@ def plan_optimisation(scale: Scale, batch: int, reasons: Reasons) -> dict[str, A
     rate = reasons.keep("learning_rate", (round(LEARNING_RATE_1024 * math.sqrt(batch / 1024), 7), because))
     reasons.share(("weight_decay",), f"rises from 0.04; its end is {scale.describe(0.1, 0.4, tried=False)}")
     reasons.share(("drop_path",), scale.describe(0, 0.3, tried=False))
+    because = "the first layers, too, have everything to learn in a short run"
+    speeds = ("layer_decay", "patch_embed_factor")
+    reasons.share(speeds, f"{scale.describe('1 and 1', '0.9 and 0.2')}; {because}")
     return {
+        "layer_decay": between(1.0, 0.9, t, 3),
+        "patch_embed_factor": float(f"{between_powers(1.0, 0.2, t):.2g}"),
         "learning_rate": rate,
         "weight_decay": (0.04, float(f"{between_powers(0.1, 0.4, t):.2g}")),
         "drop_path": between(0.0, 0.3, t, 2),
@@ -252,9 +270,7 @@ def explain_constants(reasons: Reasons) -> dict[str, Any]:
     reasons.share(tuple(pixels), "DINOv2 guesses no grey values; 1 adds such a loss, which is on trial")
     masks = {"mask_probability": 0.5, "mask_ratio": (0.1, 0.5)}
     reasons.share(tuple(masks), "as in DINOv2: half of the global views, 10 to 50 % of the patches")
-    steps = {"min_learning_rate": 1e-6, "clip_norm": 3.0, "layer_decay": 0.9, "patch_embed_factor": 0.2}
-    reasons.share(
-        tuple(steps), "as in DINOv2: cosine to 1e-6, gradients clipped, the first layers slower than the last"
-    )
+    steps = {"min_learning_rate": 1e-6, "clip_norm": 3.0}
+    reasons.share(tuple(steps), "as in DINOv2: cosine to 1e-6, gradients clipped")
     reasons.share(("seed",), "any number; the same one gives the same run")
     return heads | targets | weights | thinning | pixels | masks | steps

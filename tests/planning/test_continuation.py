@@ -61,7 +61,7 @@ def test_what_was_learned_is_handled_with_care_and_what_was_not_is_not():
     weak, middle, strong = plan(10_000), plan(1_000_000), plan(20_000_000)
     assert all(a > b > c for a, b, c in zip(weak, middle, strong, strict=True))
     fresh, _ = plan_pretraining(HERE, ONE_GPU, budget_s=7200.0)
-    assert weak[1:3] == (fresh.layer_decay, fresh.patch_embed_factor)
+    assert weak[1:3] == pytest.approx((fresh.layer_decay, fresh.patch_embed_factor), abs=0.01)
     assert strong[0] == pytest.approx(weak[0] / 4, rel=0.01)
 
 

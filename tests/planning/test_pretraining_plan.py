@@ -47,7 +47,9 @@ def test_every_number_can_be_used(num_images, size, hardware, budget_s):
     counts = (recipe.warmup_iterations, recipe.freeze_last_layer_iterations, recipe.temperature_warmup_iterations)
     assert all(0 < count < recipe.iterations for count in counts)
     assert math.log2(recipe.num_prototypes).is_integer()
-    assert 0 < views.local_scale[0] < views.local_scale[1] <= views.global_scale[0] < 1
+    for scales in (views.local_scale, views.global_scale):
+        assert 0 < scales[0] < scales[1] <= 1
+    assert all(local < whole for local, whole in zip(views.local_scale, views.global_scale, strict=True))
     assert 0 < recipe.teacher_temperature[0] <= recipe.teacher_temperature[1] < recipe.student_temperature
     assert 0 < recipe.architecture.layer_scale <= 1
 
