@@ -5,7 +5,6 @@ regions_class_order, overwrite_image_reader_writer, dataset. Ours: task, modalit
 keys (name, licence, description ...) are left alone.
 """
 
-import csv
 import os
 import re
 from collections.abc import Iterator
@@ -17,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fmseg.errors import BadData, BadRecord
 from fmseg.files import natural_key, read_json
-from fmseg.records.labels import LabelScheme
+from fmseg.records.labels import ClassScheme, LabelScheme
 from fmseg.records.record import explain_validation
+from fmseg.records.tables import read_classes, read_table, scheme_of_classes
 
 Task = Literal["segmentation", "classification", "unlabelled"]
 
@@ -143,8 +143,14 @@ class Dataset:
         return [path for path in found if path.name[: -len(self.file_ending)] not in names]
 
     def classes_of_cases(self) -> dict[str, str]:
-        """Return case -> class from labelsTr.csv (columns case,label) of a classification dataset."""
-        return read_table(self.folder / "labelsTr.csv", "case", "label")
+        """Return case -> class, or classes with semicolons between them, from labelsTr.csv."""
+        return read_classes(self.folder / "labelsTr.csv")
+
+    @property
+    def class_scheme(self) -> ClassScheme:
+        """The classes that labelsTr.csv gives to images that are there."""
+        there, labels = {case.name for case in self.training_cases()}, self.classes_of_cases()
+        return scheme_of_classes({case: label for case, label in labels.items() if case in there})
 
     def patients_of_cases(self) -> dict[str, str]:
         """Return case -> patient from patients.csv, empty if there is none."""
@@ -233,18 +239,6 @@ def strip_ending(name: str) -> str:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name
-
-
-def read_table(path: Path, key: str, value: str) -> dict[str, str]:
-    """Return two columns of a CSV file as a dictionary. Raises BadData naming the missing column or file."""
-    if not path.exists():
-        raise BadData(f"{path}: there is no such file. It must have the columns {key},{value}.")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for column in (key, value):
-            if column not in (reader.fieldnames or []):
-                raise BadData(f"{path}: the column '{column}' is missing; it has {reader.fieldnames}.")
-        return {row[key]: row[value] for row in reader}
 
 
 def _label_scheme(declaration: _Declaration, path: Path) -> LabelScheme:
