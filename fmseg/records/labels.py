@@ -2,7 +2,6 @@
 
 from fmseg.records.record import Part
 
-
 #: between the classes of a case that shows several
 SEPARATOR = ";"
 

@@ -71,17 +71,17 @@ class Recipe(Part):
     seed: int
     # of classification alone; left out of the file where they change nothing, so that digests of older plans stand
     #: factor on the loss of each class, in the order of the label scheme; empty for 1 each
-    class_weights: tuple[float, ...] = Field((), exclude_if=lambda value: not value)
+    class_weights: tuple[float, ...] = Field(default=(), exclude_if=lambda value: not value)
     #: share of the target that is spread over all classes
-    label_smoothing: float = Field(0.0, exclude_if=lambda value: not value)
+    label_smoothing: float = Field(default=0.0, exclude_if=lambda value: not value)
     #: mixup's alpha: images are mixed in pairs, their shares drawn from Beta(alpha, alpha); 0 switches it off
-    mixup: float = Field(0.0, exclude_if=lambda value: not value)
+    mixup: float = Field(default=0.0, exclude_if=lambda value: not value)
     #: share of the features that the head does not see in a step
-    head_dropout: float = Field(0.0, exclude_if=lambda value: not value)
+    head_dropout: float = Field(default=0.0, exclude_if=lambda value: not value)
     #: the head sees class token and mean patch after so many last blocks
-    head_blocks: int = Field(1, exclude_if=lambda value: value == 1)
+    head_blocks: int = Field(default=1, exclude_if=lambda value: value == 1)
     #: steps: by gradient, in the loop; grid: the best of a grid of regressions on frozen features
-    learned_by: Literal["steps", "grid"] = Field("steps", exclude_if=lambda value: value == "steps")
+    learned_by: Literal["steps", "grid"] = Field(default="steps", exclude_if=lambda value: value == "steps")
 
 
 recipes: Registry[Change] = Registry("recipe")

@@ -11,7 +11,7 @@ from fmseg.workspace import Workspace
 
 Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 
-KINDS = ("datasets", "foundations", "recipes", "decoders", "losses", "readers", "planners")
+KINDS = ("datasets", "foundations", "recipes", "decoders", "heads", "losses", "readers", "planners")
 
 
 def listing(workspace: Workspace, what: str) -> Table:
@@ -39,15 +39,15 @@ def _dataset(workspace: Workspace, name: str) -> tuple[str, str, str]:
     if any(results.glob("*/fold_*/finished.json")):
         return name, "some folds trained", f"fmseg train {number}"
     if any(prepared.glob("*_images/store.json")):
-        if not _has_masks(prepared):
+        if not _has_labels(prepared):
             return name, "prepared", "fmseg pretrain"
         return name, "prepared", f"fmseg pretrain; fmseg train {number}"
     return name, "raw", f"fmseg plan_and_preprocess -d {number}"
 
 
-def _has_masks(prepared: Path) -> bool:
+def _has_labels(prepared: Path) -> bool:
     """Return whether there is something to train on; read without the rest of the plans, which may be old."""
-    return any(read_json(path).get("task") == "segmentation" for path in prepared.glob("plans.json"))
+    return any(read_json(path).get("task") != "unlabelled" for path in prepared.glob("plans.json"))
 
 
 def _registered(what: str) -> list[str]:
@@ -65,6 +65,10 @@ def _registered(what: str) -> list[str]:
         from fmseg.tasks.segmentation_losses import losses
 
         return losses.names()
+    if what == "heads":
+        from fmseg.networks.classifier import heads
+
+        return heads.names()
     from fmseg.networks.decoders import decoders
 
     return decoders.names()

@@ -30,6 +30,7 @@ from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_fact
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import CARD, Foundation, ProbeScore, write_seen
+from fmseg.records.labels import LabelScheme
 from fmseg.records.plans import Plans, Pretraining, Reason
 from fmseg.records.run import PretrainConfig, Provenance, RunFolder, Source
 from fmseg.records.settings import apply_settings
@@ -295,5 +296,5 @@ def _probe_dataset(workspace: Workspace, plans: Plans, store: Store, vit: ViT, r
     patients = patients_of(dataset, [*fold.train, *fold.val])[0]
     if not fold.val or len({patients[case] for case in fold.train}) < 2:
         raise BadData("it takes two patients to learn from and one to be scored on")
-    labels = dataset.classes_of_cases() if plans.labels is None else plans.labels
+    labels = plans.labels if isinstance(plans.labels, LabelScheme) else dataset.classes_of_cases()
     return probe(vit, (recipe.mean, recipe.std), store, fold, labels, patients)
