@@ -39,9 +39,8 @@ GRID = "grid.json"
 def learn(fold: FoldRun) -> nn.Module:
     """Train the network of a fold and return the average of its weights; or solve its head."""
     model = cast(Classifier, build_model(fold.config, fold.foundation))
-    if fold.config.recipe.learned_by == "grid":
-        return _solve(fold, model.to(fold.runtime.device))
-    return _train(fold, model)
+    model.to(fold.runtime.device)
+    return _solve(fold, model) if fold.config.recipe.learned_by == "grid" else _train(fold, model)
 
 
 def score(fold: FoldRun, model: nn.Module) -> ClassificationScores:
@@ -102,7 +101,9 @@ def _solve(fold: FoldRun, model: Classifier) -> nn.Module:
 
 def _note(fold: FoldRun, found: Probe) -> None:
     """Say which head was chosen, and keep the whole grid beside it."""
-    logger.info("%s, regularisation %.0e: %s", found.chosen.features, 1 / found.chosen.strength, "best of the grid")
+    chosen = found.chosen
+    score = "" if chosen.macro_f1 is None else f", macro F1 {chosen.macro_f1:.3f} within the training cases"
+    logger.info("the best of %d heads: %s, C = %g%s", len(found.candidates), chosen.features, chosen.strength, score)
     columns = ("features", "strength", "macro_f1")
     grid = [{name: getattr(each, name) for name in columns} for each in found.candidates]
     write_json(fold.run.path / GRID, {"chosen": {name: getattr(found.chosen, name) for name in columns}, "grid": grid})
