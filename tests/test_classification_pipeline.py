@@ -12,6 +12,7 @@ import cv2
 import pytest
 from test_pipeline import command, done, environment, fingerprint_of, fmseg, wait_for_checkpoint
 
+from fmseg.cli.frame import type_command
 from fmseg.records.scores import ClassificationScores
 from fmseg.records.selection import Selection
 
@@ -48,10 +49,13 @@ def raw(raw_dataset, tmp_path):
 
 
 def run_job(root, workers="0"):
-    done(fmseg(root, "plan_and_preprocess", "-d", "502", "-np", workers))
-    for arguments in RECIPES:
-        done(fmseg(root, *arguments, "--num-workers", workers))
-    done(fmseg(root, "predict", "-i", str(root / "new"), "-o", str(root / "predictions")))
+    """Type the commands in this process, which saves the time of imports."""
+    for arguments in (
+        ("plan_and_preprocess", "-d", "502", "-np", workers),
+        *((*recipe, "--num-workers", workers) for recipe in RECIPES),
+        ("predict", "-i", str(root / "new"), "-o", str(root / "predictions")),
+    ):
+        assert type_command("--root", str(root), *arguments) == 0
 
 
 @pytest.fixture
@@ -65,7 +69,7 @@ def predictions(root):
         return {row["case"]: row for row in csv.DictReader(file)}
 
 
-def test_the_same_commands_learn_classes(job):
+def test_the_same_commands_learn_classes(job, capsys):
     results = job / "fmseg_results" / DATASET
     selection = Selection.load(results / "selection.json")
     assert selection.measure == "macro F1"
@@ -88,34 +92,42 @@ def test_the_same_commands_learn_classes(job):
     for row in rows.values():
         assert float(row["probability_even"]) + float(row["probability_odd"]) == pytest.approx(1)
         assert row["note"] == ""
-    said = json.loads(done(fmseg(job, "evaluate", "-d", "502", "-i", str(job / "predictions"), "--json")))
-    assert said["macro_f1"]["mean"] == 1.0 and said["confusion"] == [[6, 0], [0, 6]]
+    assert type_command("--root", str(job), "evaluate", "-d", "502", "-i", str(job / "predictions")) == 0
+    said = ClassificationScores.load(job / "predictions" / "scores.json")
+    assert said.macro_f1.mean == 1.0 and said.confusion == ((6, 0), (0, 6))
     grid = json.loads((results / "linear_probe__fmsegPlans" / "fold_0" / "grid.json").read_text())
     assert len(grid["grid"]) == 24
 
+    _check_interruption(job, capsys)
 
-def test_an_interrupted_prediction_goes_on_and_bad_files_are_listed(job):
+
+def _check_interruption(job, capsys):
+    """An interrupted prediction goes on, bad files are listed; here, since making the job takes long."""
     path = job / "predictions" / "predictions.csv"
     whole = path.read_bytes()
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:5])[:-7])
-    said = json.loads(predict(job))
+    said = predict(job, capsys)
     assert (said["num_existing"], said["num_predicted"]) == (3, 9)
     again = predictions(job)
     assert len(again) == 12
     (job / "new" / "broken.png").write_bytes(b"no image")
     shutil.copy(job / "new" / "P00_0_0000.png", job / "new" / "P00_0.bmp")
-    said = json.loads(predict(job, code=5))
+    said = predict(job, capsys, code=5)
     assert {name for name, _ in said["failed"]} == {"broken.png", "P00_0.bmp", "P00_0_0000.png"}
     broken = predictions(job)["broken"]
     assert broken["predicted"] == "" and broken["note"].startswith("skipped")
-    result = fmseg(job, "evaluate", "-d", "502", "-i", str(job / "predictions"), "-l", str(labels(job, "broken,odd")))
-    assert result.returncode == 3 and "broken" in result.stderr
+    arguments = ("evaluate", "-d", "502", "-i", str(job / "predictions"), "-l", str(labels(job, "broken,odd")))
+    assert type_command("--root", str(job), *arguments) == 3
+    assert "broken" in capsys.readouterr().err
 
 
-def predict(root, code=0):
-    result = fmseg(root, "predict", "-i", str(root / "new"), "-o", str(root / "predictions"), "--json")
-    assert result.returncode == code, result.stderr
-    return result.stdout
+def predict(root, capsys, code=0):
+    capsys.readouterr()
+    assert (
+        type_command("--root", str(root), "predict", "-i", str(root / "new"), "-o", str(root / "predictions"), "--json")
+        == code
+    )
+    return json.loads(capsys.readouterr().out)
 
 
 def labels(root, line):
@@ -124,16 +136,17 @@ def labels(root, line):
     return path
 
 
-def test_mistakes_are_named(raw):
-    done(fmseg(raw, "plan_and_preprocess", "-d", "502"))
-    wrong = fmseg(raw, "train", "502", "0", "-r", "upernet")
-    assert wrong.returncode == 2 and "finetune, linear_probe" in wrong.stderr
+def test_mistakes_are_named(raw, capsys):
+    assert type_command("--root", str(raw), "plan_and_preprocess", "-d", "502", "-np", "0") == 0
+    assert type_command("--root", str(raw), "train", "502", "0", "-r", "upernet") == 2
+    assert "finetune, linear_probe" in capsys.readouterr().err.replace("\n", " ")
     table = raw / "fmseg_raw" / DATASET / "labelsTr.csv"
     table.write_text(table.read_text().replace("P00_0,even", "P00_0,other"))
-    wrong = fmseg(raw, "train", "502", "0", "-r", "linear_probe")
-    assert wrong.returncode == 3 and "'P00_0' is labelled 'other'" in wrong.stderr
+    assert type_command("--root", str(raw), "train", "502", "0", "-r", "linear_probe") == 3
+    assert "'P00_0' is labelled 'other'" in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_bytes_as_none(job, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     for name in ("fmseg_raw", "new"):
