@@ -125,7 +125,7 @@ def predict(
     mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Test-time mirroring, where planned.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there.")] = False,
 ) -> Output:
-    """Predict a folder of images with the models that find_best chose, on each image's own grid and format."""
+    """Predict a folder of images with the models that find_best chose: label maps, or a table of classes."""
     from fmseg.stages.predict import predict as infer
 
     name = dataset_names(session.workspace, [dataset])[0] if dataset else None
