@@ -122,6 +122,7 @@ def train(
     recipes = [recipe] if recipe else planned_recipes(workspace, name, plans)[: 1 if fold else None]
     folds = [parse_fold(fold)] if fold is not None else list(range(num_folds(workspace, name)))
     rows: list[tuple[object, ...]] = []
+    measure = "score"
     for each in recipes:
         options = TrainOptions(
             plans=plans,
@@ -136,15 +137,15 @@ def train(
         for number in folds:
             scores = learn(workspace, name, number, options)
             if scores is not None:
-                dice = scores.foreground_dice
-                rows.append((each, number, len(scores.cases), dice.mean, dice.low, dice.high))
-    columns = ("recipe", "fold", "cases", "Dice", "from", "to")
+                measure, found = scores.headline
+                rows.append((each, number, len(scores.cases), found.mean, found.low, found.high))
+    columns = ("recipe", "fold", "cases", measure, "from", "to")
     value = {"folds": [dict(zip(columns, row, strict=True)) for row in rows]}
     if fold is None:
-        return _chosen(session, name, value, lambda: print_table("Out-of-fold Dice", columns, rows))
+        return _chosen(session, name, value, lambda: print_table(f"Out-of-fold {measure}", columns, rows))
     if folds == [ALL]:
         return Output(value, lambda: print_line("Trained on all cases; there is no fold left to score it on."))
-    return Output(value, lambda: print_table("Out-of-fold Dice", columns, rows))
+    return Output(value, lambda: print_table(f"Out-of-fold {measure}", columns, rows))
 
 
 @command("find_best", example="fmseg find_best 501")
@@ -171,7 +172,7 @@ def predict(
     mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Test-time mirroring, where planned.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there.")] = False,
 ) -> Output:
-    """Predict a folder of images with the models that find_best chose, on each image's own grid and format."""
+    """Predict a folder of images with the models that find_best chose: label maps, or a table of classes."""
     from fmseg.stages.predict import predict as infer
 
     name = dataset_names(session.workspace, [dataset])[0] if dataset else None
@@ -196,21 +197,19 @@ def evaluate(
     session: Session,
     dataset: Annotated[str, typer.Option("-d", "--dataset", help="Says what the label values mean.")],
     input: Annotated[Path, typer.Option("-i", "--input", help="Folder of predictions.")],
-    labels: Annotated[Path, typer.Option("-l", "--labels", help="Folder of label maps of the same names.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option("-l", "--labels", help="Label maps of the same names, or a CSV; default: of labelsTs."),
+    ] = None,
 ) -> Output:
-    """Score predictions against labels: Dice, IoU, HD95, NSD with intervals over patients; summary.json."""
+    """Score predictions against labels, with intervals over patients: Dice ... of label maps, F1 ... of classes."""
     from fmseg.stages.evaluate import evaluate as score
 
     (name,) = dataset_names(session.workspace, [dataset])
     if session.dry_run:
-        return would([input, labels], [input / "summary.json"])
+        return would([input, *([labels] if labels else [])], [input / "summary.json"])
     scores = score(session.workspace, name, input, labels)
-    measures = ("dice", "iou", "hd95", "nsd")
-    rows = [
-        (each, *(values[m].mean if m in values else None for m in measures)) for each, values in scores.mean.items()
-    ]
-    columns = ("class", "Dice", "IoU", f"HD95 [{scores.distance_unit}]", "NSD")
-    return Output(scores.model_dump(mode="json"), lambda: print_table("Scores", columns, rows))
+    return Output(scores.model_dump(mode="json"), lambda: print_table("Scores", *scores.table()))
 
 
 @command("demo", example="fmseg demo")
@@ -231,12 +230,12 @@ def _chosen(session: Session, name: str, value: dict, show_first: Callable[[], N
     from fmseg.stages.find_best import find_best as choose
 
     selection = choose(session.workspace, name, max_models=max_models)
-    columns = ("candidate", "Dice", "from", "to")
-    rows = [(c.name, c.dice.mean, c.dice.low, c.dice.high) for c in selection.candidates]
+    columns = ("candidate", selection.measure, "from", "to")
+    rows = [(c.name, c.score.mean, c.score.low, c.score.high) for c in selection.candidates]
 
     def show() -> None:
         show_first()
-        print_table("Out-of-fold Dice of all candidates", columns, rows)
+        print_table(f"Out-of-fold {selection.measure} of all candidates", columns, rows)
         print_line(selection.because)
 
     return Output(value | {"selection": selection.model_dump(mode="json")}, show)

@@ -1,11 +1,15 @@
-"""Between what the network says and label maps: probabilities -> labels, and labels -> targets.
+"""Between what the network says and labels: probabilities -> labels, and labels -> targets, of pixels and of cases.
 
 K outputs: with the background as output 0 for classes, without it for regions; see ``records/labels.py``.
 """
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import numpy as np
 
-from fmseg.records.labels import LabelScheme
+from fmseg.errors import BadData
+from fmseg.records.labels import ClassScheme, LabelScheme, split_classes
 
 REGION_THRESHOLD = 0.5
 
@@ -37,4 +41,41 @@ def targets_from_labels(labels: np.ndarray, scheme: LabelScheme) -> np.ndarray:
     for target, values in zip(targets, groups, strict=True):
         for value in values:
             target |= labels == value
+    return targets
+
+
+def decide(probabilities: np.ndarray, scheme: ClassScheme) -> np.ndarray:
+    """Return which classes are decided: (N, K) bool; the likeliest one, or all above one half."""
+    if not scheme.is_exclusive:
+        return probabilities > 0.5
+    return np.arange(probabilities.shape[1]) == probabilities.argmax(axis=1)[:, None]
+
+
+def shown_classes(decided: np.ndarray, scheme: ClassScheme) -> tuple[str, ...]:
+    """Return the names of the decided classes of one case. decided: (K,) bool."""
+    return tuple(name for name, is_shown in zip(scheme.names, decided, strict=True) if is_shown)
+
+
+def targets_from_classes(
+    labels: Mapping[str, str], cases: Sequence[str], scheme: ClassScheme, source: Path
+) -> np.ndarray:
+    """Return (N, K) float32, 1 where a case is of a class. labels: of ``source``, which is named in errors.
+
+    Raises BadData for a case without a label, or with another class, or number of classes, than the scheme has.
+    """
+    targets = np.zeros((len(cases), len(scheme.names)), np.float32)
+    column = {name: index for index, name in enumerate(scheme.names)}
+    for row, case in enumerate(cases):
+        if case not in labels:
+            raise BadData(f"{source}: the case '{case}' is not in it. Add its row: case,label.")
+        shown = split_classes(labels[case])
+        unknown = [name for name in shown if name not in column]
+        if unknown:
+            raise BadData(
+                f"{source}: the case '{case}' is labelled '{unknown[0]}', and the plan knows "
+                f"{', '.join(scheme.names)}. Correct the label, or plan anew: fmseg plan_and_preprocess"
+            )
+        if scheme.is_exclusive and len(shown) != 1:
+            raise BadData(f"{source}: the case '{case}' must have one class and has '{labels[case]}'. Correct its row.")
+        targets[row, [column[name] for name in shown]] = 1
     return targets

@@ -16,7 +16,7 @@ import numpy as np
 from fmseg.errors import BadData
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import CaseFacts, ClassFacts, Fingerprint, Intensity
-from fmseg.records.labels import LabelScheme
+from fmseg.records.labels import LabelScheme, is_labelled, split_classes
 
 V = TypeVar("V", int, str)
 
@@ -211,9 +211,10 @@ def _pooled_moments(moments: np.ndarray, weights: np.ndarray) -> tuple[float, fl
 
 def _classes(dataset: Dataset, facts: Sequence[CaseFacts]) -> tuple[ClassFacts, ...]:
     if dataset.task == "classification":
-        classes = dataset.classes_of_cases()
-        given = [classes[fact.case] for fact in facts if fact.case in classes]
-        return tuple(_class_without_pixels(name, given.count(name) / len(given)) for name in sorted(set(given)))
+        labels, scheme = dataset.classes_of_cases(), dataset.class_scheme
+        given = [labels[fact.case] for fact in facts if is_labelled(labels.get(fact.case, ""), scheme)]
+        counts = Counter(name for label in given for name in split_classes(label))
+        return tuple(_class_without_pixels(name, counts[name] / len(given)) for name in scheme.names)
     if dataset.task == "segmentation":
         return _segmented_classes(dataset.labels, [fact for fact in facts if fact.class_counts])
     return ()

@@ -81,6 +81,18 @@ def restore(probabilities: Array, shape_zyx: tuple[int, int, int]) -> Array:
     return restored
 
 
+def centred(image: Array, size: tuple[int, int]) -> Array:
+    """Return (C, H, W) with an image (C, h, w) in its middle, black around; larger ones lose their borders."""
+    placed = np.zeros((len(image), *size), image.dtype)
+    here, there = [], []
+    for have, want in zip(image.shape[1:], size, strict=True):
+        first, length = (have - want) // 2, min(have, want)
+        here.append(slice(max(first, 0), max(first, 0) + length))
+        there.append(slice(max(-first, 0), max(-first, 0) + length))
+    placed[:, there[0], there[1]] = image[:, here[0], here[1]]
+    return placed
+
+
 def to_network(image: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
     """Turn a stored image (C, h, w) into the network's input: float32, (value in [0, 1] - mean) / std."""
     full = 255.0 if image.dtype == np.uint8 else 1.0

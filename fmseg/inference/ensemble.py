@@ -18,7 +18,7 @@ from fmseg.records.labels import LabelScheme
 
 #: how often a network may be added; more changes the average by less than noise
 MAX_PICKS = 5
-#: a further network must raise the mean Dice by this
+#: a further network must raise the mean Dice, or F1, by this
 MIN_GAIN = 1e-4
 
 # K outputs, N cases, C classes, R candidates
@@ -70,12 +70,30 @@ def choose_members(
     load: (candidate, case) -> probabilities (K, Z, h, w); references: case -> labels (Z, h, w). At most
     ``max_members`` different candidates are taken.
     """
+    return pick_greedily(
+        lambda picks, allowed: [
+            mean_dice(table) for table in _dice_with_one_more(load, references, scheme, picks, allowed)
+        ],
+        num_candidates=num_candidates,
+        max_members=max_members,
+    )
+
+
+def pick_greedily(
+    scores_with_one_more: Callable[[Sequence[int], Sequence[int]], Sequence[float]],
+    *,
+    num_candidates: int,
+    max_members: int,
+) -> list[int]:
+    """Return how often each candidate is taken.
+
+    scores_with_one_more: (how often each is taken so far, which may be added) -> the score with each of those added.
+    """
     picks = [0] * num_candidates
     reached = 0.0
     while sum(picks) < MAX_PICKS:
         allowed = [i for i in range(num_candidates) if picks[i] or sum(map(bool, picks)) < max_members]
-        tables = _dice_with_one_more(load, references, scheme, picks, allowed)
-        found = [mean_dice(tables[index]) for index in range(len(allowed))]
+        found = scores_with_one_more(picks, allowed)
         best = int(np.argmax(found))
         if sum(picks) and found[best] < reached + MIN_GAIN:
             break

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,18 @@ class Inputs:
     refused: tuple[tuple[str, str], ...]
 
 
-def find_inputs(place: Path) -> Inputs:
+def output_name(case: CaseFiles) -> str:
+    """Return the file name of a case's label map: the case's, with the ending of its image where that is lossless."""
+    ending = _ending(case.images[0])
+    return case.name + LOSSLESS_ENDING.get(ending.lower(), ending)
+
+
+def find_inputs(place: Path, target: Callable[[CaseFiles], str] = output_name) -> Inputs:
     """Return the cases of a folder (its subfolders left out), or of a single file, in natural order.
 
     All endings may be mixed. ``a_0000.png`` is channel 0 of case ``a``; numbers that do not count from 0
-    without a gap are no channels but part of the name. Raises UsageError if there is no image.
+    without a gap are no channels but part of the name. target: where a case's prediction goes, in words; of two
+    that go to one place neither is predicted. Raises UsageError if there is no image.
     """
     if not place.exists():
         raise UsageError(f"{place}: there is no such folder. Type the folder of the images after -i.")
@@ -37,21 +44,15 @@ def find_inputs(place: Path) -> Inputs:
         below = "" if place.is_file() or not any(path.is_dir() for path in place.iterdir()) else " (it has subfolders)"
         raise UsageError(f"{place}: there is no image in it{below}. Images end in {', '.join(IMAGE_ENDINGS)}.")
     groups = [case for ending in sorted({_ending(path) for path in images}) for case in _grouped(images, ending)]
-    outputs = Counter(output_name(case) for case in groups)
+    outputs = Counter(map(target, groups))
     cases, refused = [], []
     for case in sorted(groups, key=lambda case: natural_key(case.name)):
-        if outputs[output_name(case)] == 1:
+        if outputs[target(case)] == 1:
             cases.append(case)
         else:
-            problem = f"{outputs[output_name(case)]} cases would be written to {output_name(case)}. Rename one of them."
+            problem = f"{outputs[target(case)]} cases would be written to {target(case)}. Rename one of them."
             refused += [(path.name, problem) for path in case.images]
     return Inputs(tuple(cases), tuple(refused))
-
-
-def output_name(case: CaseFiles) -> str:
-    """Return the file name of a case's prediction: the case's, with the ending of its image where that is lossless."""
-    ending = _ending(case.images[0])
-    return case.name + LOSSLESS_ENDING.get(ending.lower(), ending)
 
 
 def _grouped(images: Sequence[Path], ending: str) -> list[CaseFiles]:

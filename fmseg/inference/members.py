@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fmseg.errors import BadData, NotReady
 from fmseg.inference.sliding import Sliding
-from fmseg.networks.segmenter import build_segmenter
-from fmseg.records.labels import LabelScheme
+from fmseg.networks.build import build_network
+from fmseg.records.labels import ClassScheme, LabelScheme, OutputScheme
 from fmseg.records.run import RunConfig
 from fmseg.registry import load_plugins
 
@@ -44,10 +44,25 @@ def find_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def outputs_of(config: RunConfig) -> OutputScheme:
+    """Return what the outputs of a run's network mean."""
+    assert config.plans.labels is not None, "a run without outputs"
+    return config.plans.labels
+
+
 def scheme_of(config: RunConfig) -> LabelScheme:
-    """Return what the outputs of a run's network mean. Raises BadData if it is no segmentation."""
-    if config.plans.labels is None:
+    """Return what the outputs of a segmentation network mean. Raises BadData for another run."""
+    if not isinstance(config.plans.labels, LabelScheme):
         raise BadData(f"The run of {config.plans.dataset} is a {config.plans.task}: it draws no label maps.")
+    return config.plans.labels
+
+
+def classes_of(config: RunConfig) -> ClassScheme:
+    """Return what the outputs of a classification network mean. Raises BadData for another run."""
+    if not isinstance(config.plans.labels, ClassScheme):
+        raise BadData(
+            f"The run of {config.plans.dataset} is a {config.plans.task}: it tells no classes of whole cases."
+        )
     return config.plans.labels
 
 
@@ -82,10 +97,10 @@ def load_members(runs: Sequence[tuple[Path, float]], device: torch.device) -> li
                 raise NotReady(f"{folder / name} is not there: the run has not come to its end. Train that fold first.")
         config = RunConfig.load(folder / "run.json")
         load_plugins(config.plugins)
-        num_outputs = scheme_of(config).num_outputs
-        key = f"{config.recipe.digest()} {config.architecture.digest()} {num_outputs}"
+        scheme = outputs_of(config)
+        key = f"{config.recipe.digest()} {config.architecture.digest()} {scheme.num_outputs}"
         if key not in built:
-            built[key] = build_segmenter(config.recipe, config.architecture, num_outputs)
+            built[key] = build_network(config.recipe, config.architecture, scheme)
         # copied, since drawing random weights takes seconds, and folds of a recipe differ in nothing else
         model = deepcopy(built[key])
         load_weights(model, folder / WEIGHTS)

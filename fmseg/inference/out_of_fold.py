@@ -136,14 +136,14 @@ def distance_unit(label_paths: Sequence[Path]) -> str:
 def save_scores(scores: Scores, folder: Path) -> None:
     """Write scores.json, and summary.json with nnU-Net's keys."""
     scores.save(folder / "scores.json")
-    write_json(folder / "summary.json", scores.nnunet_summary())
+    write_json(folder / "summary.json", scores.summary())
 
 
 def _predicted(
     model: nn.Module, config: RunConfig, store: PreparedCases, names: Sequence[str], *, mirror: bool = True
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each case with its probabilities (K, Z, h, w), a batch of images at a time."""
-    with _evaluating(model):
+    with evaluating(model):
         predictor = Predictor([Member(model, config)], mirror=mirror)
         group: list[str] = []
         for name in names:
@@ -156,7 +156,7 @@ def _predicted(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Hold the model in evaluation mode for a while."""
     was_training = model.training
     model.eval()

@@ -1,4 +1,7 @@
-"""report.csv beside the predictions: one line per case, written as each is done, so that nothing is done twice."""
+"""report.csv beside label maps, predictions.csv of classes: one line per case, written as each is done.
+
+So an interrupted prediction goes on where it was, and nothing is done twice.
+"""
 
 import csv
 import io
@@ -7,9 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fmseg.files import append_lines, natural_key, read_lines, write_bytes
-from fmseg.records.labels import LabelScheme
+from fmseg.inference.classes import Verdict
+from fmseg.records.labels import SEPARATOR, LabelScheme
 
 FIXED = ("case", "file", "confidence", "disagreement")
+#: begins the names of the columns of probabilities
+PROBABILITY = "probability_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +38,56 @@ class Row:
 
 
 @dataclass(slots=True)
-class PredictionTable:
-    """The lines of one report.csv."""
+class CaseTable:
+    """The lines of one CSV file, a case each; a line without a ``confidence`` says why there is no prediction."""
 
     path: Path
-    scheme: LabelScheme
+    #: the first one is ``case``
+    columns: tuple[str, ...]
     _lines: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def header(self) -> str:
-        """The names of the columns."""
-        return _line([*FIXED, *(f"share_{name}" for name in self.scheme.names), "note"])
-
-    @property
-    def done(self) -> set[str]:
-        """The files of the predictions that are listed."""
-        files = (next(csv.reader([line]))[1] for line in self._lines.values())
-        return {file for file in files if file}
+    def done(self, column: str) -> set[str]:
+        """Return the values of a column over the cases that have a prediction."""
+        key, sure = self.columns.index(column), self.columns.index("confidence")
+        lines = (next(csv.reader([line])) for line in self._lines.values())
+        return {cells[key] for cells in lines if cells[sure]}
 
     def resume(self) -> None:
         """Take over the lines of an earlier, perhaps interrupted, run; of another table none."""
         lines = read_lines(self.path)
-        if lines and lines[0] == self.header:
+        if lines and lines[0] == _line(self.columns):
             self._lines = {next(csv.reader([line]))[0]: line for line in lines[1:] if line}
         self.tidy()
 
-    def add(self, row: Row) -> None:
+    def add(self, cells: Sequence[str]) -> None:
         """Append a line and flush it to the disk."""
-        line = _line(row.cells(len(self.scheme.names)))
-        self._lines[row.case] = line
+        line = _line(cells)
+        self._lines[cells[0]] = line
         append_lines(self.path, [line])
 
     def tidy(self) -> None:
         """Write the whole table anew, in natural order, the last line of each case only."""
         lines = [self._lines[case] for case in sorted(self._lines, key=natural_key)]
-        write_bytes(self.path, "".join(line + "\n" for line in [self.header, *lines]).encode())
+        write_bytes(self.path, "".join(line + "\n" for line in [_line(self.columns), *lines]).encode())
+
+
+def label_map_columns(scheme: LabelScheme) -> tuple[str, ...]:
+    """Return the columns of report.csv."""
+    return (*FIXED, *(f"share_{name}" for name in scheme.names), "note")
+
+
+def class_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of predictions.csv, for classes of these names."""
+    return ("case", "predicted", "confidence", "disagreement", *(PROBABILITY + name for name in names), "note")
+
+
+def class_cells(case: str, verdict: Verdict | None, num_classes: int, note: str) -> list[str]:
+    """Return the cells of a line of predictions.csv; of a case without a verdict the note says why."""
+    note = " ".join(note.split())
+    if verdict is None:
+        return [case, *[""] * (3 + num_classes), note]
+    figures = [verdict.confidence, verdict.disagreement, *verdict.probabilities.tolist()]
+    return [case, SEPARATOR.join(verdict.classes), *(f"{each:.6g}" for each in figures), note]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ def score(cases: Sequence[CaseScore], *, distance_unit: str, nsd_tolerance: floa
         columns = measure_table(cases, name)
         centre, spread = column_means(columns, patients), column_means(columns, patients, draws)
         found = {
-            measure: _interval(float(centre[index]), spread[:, index])
+            measure: interval(float(centre[index]), spread[:, index])
             for index, measure in enumerate(MEASURES)
             if not np.isnan(centre[index])
         }
@@ -51,7 +51,7 @@ def score(cases: Sequence[CaseScore], *, distance_unit: str, nsd_tolerance: floa
     return Scores(
         cases=tuple(cases),
         mean=mean,
-        foreground_dice=_interval(float(foreground), mean_over_classes(column_means(dice, patients, draws))),
+        foreground_dice=interval(float(foreground), mean_over_classes(column_means(dice, patients, draws))),
         pooled_foreground_dice=pooled,
         pooled_dice_with_background=with_background,
         distance_unit=distance_unit,
@@ -124,7 +124,8 @@ def _counts(score: ClassScore) -> tuple[int, int, int]:
     return score.tp, score.fp, score.fn
 
 
-def _interval(mean: float, draws: np.ndarray) -> Interval:
+def interval(mean: float, draws: np.ndarray) -> Interval:
+    """Return a mean with the 95 % interval of its resamplings (D,), NaN where one has no value."""
     low, high = np.nanpercentile(draws, (2.5, 97.5))
     # a skewed handful of patients may draw an interval beside its own mean
     return Interval(mean=mean, low=min(mean, float(low)), high=max(mean, float(high)))

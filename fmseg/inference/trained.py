@@ -24,6 +24,8 @@ class Chosen:
 
     runs: tuple[tuple[Path, float], ...]
     clean_up: tuple[CleanUp, ...]
+    #: see ``Selection``
+    temperature: float
     #: of the plans that ``find_best`` saw; None without a selection
     plans_digest: str | None
     because: str
@@ -54,7 +56,7 @@ def chosen_runs(results: Path) -> Chosen:
             for member in selection.members
             for fold in member.folds
         )
-        return Chosen(runs, selection.clean_up, selection.plans_digest, selection.because)
+        return Chosen(runs, selection.clean_up, selection.temperature, selection.plans_digest, selection.because)
     number = dataset_id(results.name)
     recipes = trained_recipes(results)
     if not recipes:
@@ -68,7 +70,7 @@ def chosen_runs(results: Path) -> Chosen:
     if (recipes[0] / "fold_all" / "finished.json").exists():
         folds = [recipes[0] / "fold_all"]  # has seen every case that the others have
     because = f"there is no {SELECTION}, so the finished runs of {recipes[0].name}: {', '.join(f.name for f in folds)}"
-    return Chosen(tuple((folder, 1.0) for folder in folds), (), None, because)
+    return Chosen(tuple((folder, 1.0) for folder in folds), (), 1.0, None, because)
 
 
 def training_command(runs: Path, fold: int) -> str:

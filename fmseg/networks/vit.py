@@ -81,16 +81,20 @@ class ViT(nn.Module):
 
     def forward_taps(self, image: Tensor, blocks: Sequence[int]) -> list[Tensor]:
         """Return the patch tokens after the given blocks (counted from 0), final norm applied: (B, D, h, w) each."""
-        h, w = patch_grid((image.shape[2], image.shape[3]), self.architecture.patch_size)
-        groups, taps = [self._embed(image, None)], {}
+        grid = patch_grid((image.shape[2], image.shape[3]), self.architecture.patch_size)
+        patches = (tokens[:, self.num_prefix_tokens :] for tokens in self.forward_blocks(image, blocks))  # (B, N, D)
+        return [each.transpose(1, 2).unflatten(2, grid) for each in patches]  # (B, D, h, w)
+
+    def forward_blocks(self, image: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+        """Return all tokens after the given blocks (counted from 0), final norm applied: (B, P + N, D) each."""
+        groups, found = [self._embed(image, None)], {}
         for index, (block, rate) in enumerate(zip(self.blocks, self.drop_rates, strict=True)):
             groups = self._run_block(block, rate, groups)
             if index in blocks:
-                patches = self.norm(groups[0][:, self.num_prefix_tokens :])  # (B, N, D)
-                taps[index] = patches.transpose(1, 2).unflatten(2, (h, w))  # (B, D, h, w)
+                found[index] = self.norm(groups[0])
             if index == max(blocks):
                 break
-        return [taps[index] for index in blocks]
+        return [found[index] for index in blocks]
 
     def _embed(self, image: Tensor, mask: Tensor | None) -> Tensor:
         h, w = patch_grid((image.shape[2], image.shape[3]), self.architecture.patch_size)

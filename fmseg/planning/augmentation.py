@@ -3,7 +3,7 @@
 import re
 
 from fmseg.planning.reasons import Decision, Reasons
-from fmseg.records.labels import LabelScheme
+from fmseg.records.labels import OutputScheme
 from fmseg.records.plans import Reason
 from fmseg.records.recipe import Augmentation
 
@@ -12,12 +12,12 @@ SIDES = re.compile(r"(?:^|[^a-z])(left|right|lt|rt)(?:[^a-z]|$)", re.IGNORECASE)
 UPRIGHT = {"ultrasound", "ct", "mri", "xray", "oct", "mammography"}
 
 
-def tells_sides(labels: LabelScheme | None) -> bool:
+def tells_sides(labels: OutputScheme | None) -> bool:
     """Return whether a label speaks of left or right."""
     return labels is not None and any(SIDES.search(name) for name in labels.names)
 
 
-def mirror_axes_of(modality: str, labels: LabelScheme | None) -> Decision[tuple[str, ...]]:
+def mirror_axes_of(modality: str, labels: OutputScheme | None) -> Decision[tuple[str, ...]]:
     """Return the axes along which an image may be mirrored without becoming another one."""
     if tells_sides(labels):
         return (), "a label speaks of left or right, and a mirrored image would say the opposite"
@@ -28,7 +28,7 @@ def mirror_axes_of(modality: str, labels: LabelScheme | None) -> Decision[tuple[
     return ("horizontal", "vertical"), f"{modality}: nothing is known that would tell up from down"
 
 
-def plan_augmentation(modality: str, labels: LabelScheme | None) -> tuple[Augmentation, tuple[Reason, ...]]:
+def plan_augmentation(modality: str, labels: OutputScheme | None) -> tuple[Augmentation, tuple[Reason, ...]]:
     """Return the strengths for a modality; flips are those that mirroring allows."""
     reasons = Reasons("finetuning.augmentation")
     axes, because = mirror_axes_of(modality, labels)

@@ -9,6 +9,7 @@ from fmseg.planning.budget import predict_cost
 from fmseg.planning.finetuning import predicted_fold_seconds
 from fmseg.planning.planner import plans_file
 from fmseg.records.plans import Plans, Reason
+from fmseg.records.record import Part
 
 #: parts of the plans that hold planned numbers
 PARTS = ("preprocessing", "pretraining", "finetuning", "recipes", "mirror_axes")
@@ -45,7 +46,21 @@ def compare_plans(plans: Plans, other: Plans) -> list[Row]:
 def planned_numbers(plans: Plans) -> dict[str, Any]:
     """Return dotted name -> value of every planned number."""
     tree = plans.model_dump(mode="json", include=set(PARTS))
-    return {key: value for part in PARTS for key, value in _leaves(part, tree[part]) if value is not None}
+    numbers = {key: value for part in PARTS for key, value in _leaves(part, tree[part]) if value is not None}
+    # numbers that change nothing are left out of the file, but may have been thought about
+    omitted = {reason.key: _at(plans, reason.key) for reason in plans.because if reason.key not in numbers}
+    numbers |= {key: value for key, value in omitted.items() if value is not None}
+    return dict(sorted(numbers.items(), key=lambda item: PARTS.index(item[0].partition(".")[0])))
+
+
+def _at(plans: Plans, key: str) -> Any:
+    """Return the number of a dotted name; None for a part, or for what newer rules have no number of."""
+    value: Any = plans
+    for name in key.split("."):
+        value = getattr(value, name, None)
+    if isinstance(value, Part):
+        return None
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -9,9 +9,11 @@ import math
 from dataclasses import dataclass
 
 from fmseg.planning.budget import forward_flop, num_patches
+from fmseg.planning.classification import class_weights_of, head_dropout_of, label_smoothing_of, mixup_of
 from fmseg.planning.reasons import Decision, Reasons, between, between_powers
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import Foundation
+from fmseg.records.labels import ClassScheme, OutputScheme
 from fmseg.records.plans import Architecture, Hardware, Preprocessing, Pretraining, Reason
 from fmseg.records.recipe import Augmentation, Recipe
 
@@ -22,11 +24,7 @@ FOLD_SECONDS = {"cpu": 200.0, "mps": 1200.0, "cuda": 4 * 3600.0}
 STEP_SHARE = 0.7
 #: multiplications of UperNet per patch, in units of width^2
 UPERNET_PRODUCTS = 790
-#: the paper's few-shot runs took 20,000 steps, whole sets a little more
-LONG_ITERATIONS, MOST_ITERATIONS = 20_000, 80_000
-MIN_ITERATIONS = 100
-#: a set is seen at most so often, and at least so often where time allows
-MOST_PASSES, LEAST_PASSES = 4000, 30
+LONG_ITERATIONS, MOST_ITERATIONS, MIN_ITERATIONS = 20_000, 80_000, 100
 #: learning rate of a run of 1000 steps from random weights; others by the inverse root of their length
 LEARNING_RATE_1000 = 1e-3
 MIN_LEARNING_RATE = 1e-4
@@ -34,6 +32,26 @@ MIN_LEARNING_RATE = 1e-4
 WEAK_SAMPLES, STRONG_SAMPLES = 100_000, 10_000_000
 STRONG_LAYER_DECAY = 0.75
 NUM_VALIDATIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long the networks of a task learn, and from how many images at once."""
+
+    gpu_batch: int
+    other_batch: int
+    #: of a run that is not cut short by a small set or a slow machine
+    long_iterations: int
+    #: a set is seen at most so often, and at least so often where time allows
+    most_passes: int
+    least_passes: int
+    source: str
+
+
+#: the paper's few-shot runs took 20,000 steps, whole sets a little more
+SEGMENTATION = Effort(16, 8, LONG_ITERATIONS, 4000, 30, "20,000 in the paper's few-shot runs")
+#: one label an image says less than one a pixel, so it is learned by heart sooner
+CLASSIFICATION = Effort(32, 16, 2000, 200, 30, "30 to 200 passes over the set, 2,000 steps in between")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +68,23 @@ class FinetuningFacts:
         """Number of labelled images that one fold trains on."""
         return max(1, round(self.fingerprint.num_images * (1 - 1 / NUM_FOLDS)))
 
+    @property
+    def effort(self) -> Effort:
+        """How much this task needs."""
+        return SEGMENTATION if self.fingerprint.task == "segmentation" else CLASSIFICATION
 
-def plan_finetuning(facts: FinetuningFacts, augmentation: Augmentation) -> tuple[Recipe, tuple[Reason, ...]]:
+
+def plan_finetuning(
+    facts: FinetuningFacts, augmentation: Augmentation, labels: OutputScheme | None
+) -> tuple[Recipe, tuple[Reason, ...]]:
     """Return the numbers common to all recipes, for a start from random weights, with the reasons."""
     reasons = Reasons("finetuning")
     is_segmentation = facts.fingerprint.task == "segmentation"
     input_size = reasons.keep("input_size", input_size_of(facts.preprocessing))
-    width = reasons.keep("decoder_channels", decoder_width(facts.hardware))
-    batch = reasons.keep("batch_size", batch_size_of(facts.hardware, facts.num_training))
+    width = reasons.keep("decoder_channels", decoder_width(facts.hardware, is_segmentation))
+    batch = reasons.keep("batch_size", batch_size_of(facts.hardware, facts.num_training, facts.effort))
     gflop = finetuning_gflop(facts.pretraining.architecture, input_size, width)
-    iterations = reasons.keep("iterations", iterations_of(facts.hardware, facts.num_training, batch, gflop))
+    iterations = reasons.keep("iterations", iterations_of(facts, batch, gflop))
     because = "classes are learned from the last features" if not is_segmentation else "the paper's decoder"
     reasons.share(("name", "decoder", "freeze_backbone"), f"{because}; a recipe changes it (fmseg list recipes)")
     because = "cross-entropy and Dice: pixels and outlines" if is_segmentation else "cross-entropy"
@@ -70,12 +95,13 @@ def plan_finetuning(facts: FinetuningFacts, augmentation: Augmentation) -> tuple
     reasons.share(("clip_norm",), "gradients of the first steps, through a random decoder, can be large")
     because = f"averages about the last tenth of {iterations:,} steps; the average is what is validated and kept"
     ema_decay = reasons.keep("ema_decay", (round(min(0.999, max(0.9, 1 - 10 / iterations)), 4), because))
-    because = f"about {NUM_VALIDATIONS} validations a run, at most {_validation_cases(facts.hardware)} cases each"
+    most_cases = _validation_cases(facts.hardware, is_segmentation)
+    because = f"about {NUM_VALIDATIONS} validations a run, at most {most_cases} cases each"
     reasons.share(("validation_interval", "validation_cases"), because)
     reasons.share(("precision",), "as in pretraining")
     recipe = Recipe(
         name="planned",
-        decoder="upernet" if is_segmentation else "linear",
+        decoder="upernet" if is_segmentation else "class_head",
         decoder_channels=width,
         freeze_backbone=False,
         input_size=input_size,
@@ -92,10 +118,17 @@ def plan_finetuning(facts: FinetuningFacts, augmentation: Augmentation) -> tuple
         loss="ce_dice" if is_segmentation else "ce",
         augmentation=augmentation,
         validation_interval=max(1, iterations // NUM_VALIDATIONS),
-        validation_cases=_validation_cases(facts.hardware),
+        validation_cases=most_cases,
         precision=facts.pretraining.precision,
         seed=0,
     )
+    if isinstance(labels, ClassScheme):
+        recipe = recipe.evolve(
+            class_weights=reasons.keep("class_weights", class_weights_of(facts.fingerprint, labels)),
+            label_smoothing=reasons.keep("label_smoothing", label_smoothing_of(labels)),
+            mixup=reasons.keep("mixup", mixup_of()),
+            head_dropout=reasons.keep("head_dropout", head_dropout_of(facts.num_training)),
+        )
     return recipe, reasons.all()
 
 
@@ -106,8 +139,10 @@ def input_size_of(preprocessing: Preprocessing) -> Decision[tuple[int, int]]:
     return preprocessing.image_size, "the median image at the common spacing; larger ones are cut into windows"
 
 
-def decoder_width(hardware: Hardware) -> Decision[int]:
+def decoder_width(hardware: Hardware, is_segmentation: bool) -> Decision[int]:
     """Return the width of the decoder's feature maps."""
+    if not is_segmentation:
+        return 0, "a class needs no maps"
     if hardware.device != "cuda":
         return (
             64,
@@ -118,9 +153,9 @@ def decoder_width(hardware: Hardware) -> Decision[int]:
     return 256, f"a GPU with {hardware.memory_gb:.0f} GB"
 
 
-def batch_size_of(hardware: Hardware, num_training: int) -> Decision[int]:
+def batch_size_of(hardware: Hardware, num_training: int, effort: Effort) -> Decision[int]:
     """Return the images of one step over all devices."""
-    usual = 16 if hardware.device == "cuda" else 8
+    usual = effort.gpu_batch if hardware.device == "cuda" else effort.other_batch
     few = 2 ** max(1, math.floor(math.log2(num_training)))
     per_device = max(1, min(usual, few) // hardware.num_devices)
     shared = f", the same number on each of {hardware.num_devices} devices" if hardware.num_devices > 1 else ""
@@ -140,14 +175,15 @@ def finetuning_images_per_s(hardware: Hardware, gflop: float) -> float:
     return hardware.gflops * hardware.num_devices * STEP_SHARE / gflop
 
 
-def iterations_of(hardware: Hardware, num_training: int, batch: int, gflop: float) -> Decision[int]:
+def iterations_of(facts: FinetuningFacts, batch: int, gflop: float) -> Decision[int]:
     """Return the steps of a run: as the set needs, as the machine allows."""
-    needed = min(MOST_ITERATIONS, max(LONG_ITERATIONS, math.ceil(LEAST_PASSES * num_training / batch)))
-    needed = max(MIN_ITERATIONS, min(needed, MOST_PASSES * num_training // batch))
+    hardware, num_training, effort = facts.hardware, facts.num_training, facts.effort
+    needed = max(effort.long_iterations, math.ceil(effort.least_passes * num_training / batch))
+    needed = max(MIN_ITERATIONS, min(needed, MOST_ITERATIONS, effort.most_passes * num_training // batch))
     speed = finetuning_images_per_s(hardware, gflop)
     possible = round(FOLD_SECONDS[hardware.device] * speed / batch, -1)
     if possible >= needed:
-        return needed, f"for {num_training:,} training images; {LONG_ITERATIONS:,} in the paper's few-shot runs"
+        return needed, f"for {num_training:,} training images; {effort.source}"
     return max(MIN_ITERATIONS, int(possible)), (
         f"about {FOLD_SECONDS[hardware.device] / 60:.0f} minutes a fold at some {speed:.0f} images a second; "
         f"{num_training:,} training images could use {needed:,}, with --set iterations"
@@ -174,14 +210,17 @@ def drop_path_of(iterations: int) -> Decision[float]:
 def foreground_share_of(fingerprint: Fingerprint) -> Decision[float]:
     """Return the share of a batch that must show a foreground class."""
     rare = [facts.name for facts in fingerprint.classes if facts.case_share < 1]
-    if fingerprint.task != "segmentation" or not (rare or fingerprint.is_3d):
+    if fingerprint.task != "segmentation":
+        return 0.0, "classes of whole images have no foreground"
+    if not (rare or fingerprint.is_3d):
         return 0.0, "every image shows every class"
     what = f"some images lack {', '.join(rare[:3])}" if rare else "some slices may show none of the classes"
     return 0.33, f"{what}; a third, as in nnU-Net"
 
 
-def _validation_cases(hardware: Hardware) -> int:
-    return 100 if hardware.device == "cuda" else 20
+def _validation_cases(hardware: Hardware, is_segmentation: bool) -> int:
+    # a class costs one pass through the backbone; and of few cases, the rare classes are missing
+    return (100 if hardware.device == "cuda" else 20) * (1 if is_segmentation else 10)
 
 
 def predicted_fold_seconds(recipe: Recipe, architecture: Architecture, hardware: Hardware) -> float:

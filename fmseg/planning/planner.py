@@ -12,7 +12,7 @@ from fmseg.planning.preprocessing import plan_preprocessing
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining
 from fmseg.planning.reasons import Decision, Reasons
 from fmseg.records.fingerprint import Fingerprint
-from fmseg.records.labels import LabelScheme
+from fmseg.records.labels import OutputScheme
 from fmseg.records.plans import Hardware, Plans, Preprocessing, Pretraining, Reason
 from fmseg.records.recipe import Recipe
 from fmseg.registry import Registry
@@ -28,7 +28,7 @@ class Planner:
     def __init__(
         self,
         fingerprint: Fingerprint,
-        labels: LabelScheme | None,
+        labels: OutputScheme | None,
         hardware: Hardware,
         channel_names: Sequence[str],
         *,
@@ -78,7 +78,7 @@ class Planner:
         """Return the numbers common to all recipes."""
         facts = FinetuningFacts(self.fingerprint, self.hardware, preprocessing, pretraining)
         augmentation, why = plan_augmentation(self.fingerprint.modality, self.labels)
-        recipe, because = plan_finetuning(facts, augmentation)
+        recipe, because = plan_finetuning(facts, augmentation, self.labels)
         return recipe, (*because, *why)
 
     def recipes(self) -> Decision[tuple[str, ...]]:
@@ -86,7 +86,8 @@ class Planner:
         if self.fingerprint.task == "unlabelled":
             return (), "nothing is labelled"
         if self.fingerprint.task == "classification":
-            return ("linear",), "a class needs no decoder of maps"
+            because = "all weights, and a regression on frozen features that takes a minute; find_best keeps what helps"
+            return ("finetune", "linear_probe"), because
         if self.hardware.device != "cuda":
             return ("upernet",), "without a GPU, the time goes into one recipe, the paper's"
         because = "the paper's, and a linear one on frozen features that costs a sixth; find_best keeps what helps"
@@ -99,7 +100,7 @@ planners.add("standard", Planner)
 
 def plan(
     fingerprint: Fingerprint,
-    labels: LabelScheme | None,
+    labels: OutputScheme | None,
     hardware: Hardware,
     channel_names: Sequence[str],
     *,

@@ -115,6 +115,8 @@ def store_dtype(scheme: Scheme) -> Decision[Literal["uint8", "float16"]]:
 def size_mode_of(fingerprint: Fingerprint) -> Decision[Literal["fit", "spacing"]]:
     """Return whether images are scaled into one size or to one spacing."""
     spacing = fingerprint.median_spacing_mm
+    if fingerprint.task == "classification":
+        return "fit", "a class is said of the whole image, so each image is scaled to be seen at once"
     if spacing is None:
         return "fit", "the files have no pixel spacing, so sizes in mm are unknown: each image is scaled into one size"
     if not fingerprint.is_3d and spacing[1:] == (1.0, 1.0):

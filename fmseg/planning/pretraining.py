@@ -30,7 +30,7 @@ from fmseg.planning.pretraining_rules import (
 )
 from fmseg.planning.reasons import Reasons
 from fmseg.records.fingerprint import Fingerprint
-from fmseg.records.labels import LabelScheme
+from fmseg.records.labels import OutputScheme
 from fmseg.records.plans import Hardware, Precision, Preprocessing, Pretraining, Reason
 
 #: a run of fewer steps is none
@@ -57,7 +57,7 @@ class CorpusFacts:
 
 
 def corpus_facts(
-    fingerprint: Fingerprint, preprocessing: Preprocessing, labels: LabelScheme | None = None
+    fingerprint: Fingerprint, preprocessing: Preprocessing, labels: OutputScheme | None = None
 ) -> CorpusFacts:
     """Return what a pretraining must know of a prepared dataset. labels: of its masks, if it has any."""
     return CorpusFacts(

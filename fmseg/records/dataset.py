@@ -5,7 +5,6 @@ regions_class_order, overwrite_image_reader_writer, dataset. Ours: task, modalit
 keys (name, licence, description ...) are left alone.
 """
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ from fmseg.records.cases import (
     visible_files,
     walk_images,
 )
-from fmseg.records.labels import LabelScheme
+from fmseg.records.labels import ClassScheme, LabelScheme
 from fmseg.records.record import explain_validation
 from fmseg.records.sources import list_cases, listed_patients, modality_name
+from fmseg.records.tables import read_classes, read_table, scheme_of_classes
 
 __all__ = [
     "IMAGE_ENDINGS",
@@ -35,7 +35,6 @@ __all__ = [
     "Dataset",
     "group_channels",
     "is_junk",
-    "read_table",
     "strip_ending",
     "visible_files",
     "walk_images",
@@ -157,8 +156,14 @@ class Dataset:
         return [path for path in found if path.name[: -len(self.file_ending)] not in names]
 
     def classes_of_cases(self) -> dict[str, str]:
-        """Return case -> class from labelsTr.csv (columns case,label) of a classification dataset."""
-        return read_table(self.folder / "labelsTr.csv", "case", "label")
+        """Return case -> class, or classes with semicolons between them, from labelsTr.csv."""
+        return read_classes(self.folder / "labelsTr.csv")
+
+    @property
+    def class_scheme(self) -> ClassScheme:
+        """The classes that labelsTr.csv gives to images that are there."""
+        there, labels = {case.name for case in self.training_cases()}, self.classes_of_cases()
+        return scheme_of_classes({case: label for case, label in labels.items() if case in there})
 
     def patients_of_cases(self) -> Mapping[str, str]:
         """Return case -> patient from patients.csv, or from the table of an unlabelled set; empty without either."""
@@ -199,18 +204,6 @@ class Dataset:
 def declare_unlabelled(source: Path) -> dict[str, Any]:
     """Return the dataset.json of images that are read where they lie."""
     return {"channel_names": {"0": DEFAULT_MODALITY}, "task": "unlabelled", "images": str(source)}
-
-
-def read_table(path: Path, key: str, value: str) -> dict[str, str]:
-    """Return two columns of a CSV file as a dictionary. Raises BadData naming the missing column or file."""
-    if not path.exists():
-        raise BadData(f"{path}: there is no such file. It must have the columns {key},{value}.")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for column in (key, value):
-            if column not in (reader.fieldnames or []):
-                raise BadData(f"{path}: the column '{column}' is missing; it has {reader.fieldnames}.")
-        return {row[key]: row[value] for row in reader}
 
 
 def _label_scheme(declaration: _Declaration, path: Path) -> LabelScheme:

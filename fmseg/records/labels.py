@@ -1,6 +1,9 @@
-"""What the network's outputs mean: classes (softmax) or overlapping regions (sigmoid), and what is ignored."""
+"""What the network's outputs mean: of a label map, or of a whole case."""
 
 from fmseg.records.record import Part
+
+#: between the classes of a case that shows several
+SEPARATOR = ";"
 
 
 class LabelScheme(Part):
@@ -30,3 +33,30 @@ class LabelScheme(Part):
         """All label values that a label map may hold, sorted, background and ignore included."""
         found = {0} | {value for group in self.values for value in group}
         return tuple(sorted(found | ({self.ignore} if self.ignore is not None else set())))
+
+
+class ClassScheme(Part):
+    """The outputs of a classification network: output i is ``names[i]``."""
+
+    names: tuple[str, ...]
+    #: whether each case is of exactly one class (softmax), rather than of any number of them (sigmoid)
+    is_exclusive: bool
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of outputs."""
+        return len(self.names)
+
+
+#: what the outputs of any trained network mean
+OutputScheme = LabelScheme | ClassScheme
+
+
+def split_classes(label: str) -> tuple[str, ...]:
+    """Return the classes of a case's label, as in ``effusion;mass``; none for an empty one."""
+    return tuple(part.strip() for part in label.split(SEPARATOR) if part.strip())
+
+
+def is_labelled(label: str, scheme: ClassScheme) -> bool:
+    """Return whether a label says something: an empty one does only where a case may be of no class."""
+    return bool(label) or not scheme.is_exclusive

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from fmseg.records.labels import LabelScheme
+from fmseg.records.labels import OutputScheme
 from fmseg.records.recipe import Recipe
 from fmseg.records.record import Part, Record
 
@@ -160,7 +160,8 @@ class Plans(Record):
     modality: str
     #: of the fingerprint; a store or run made under another one is refused
     content_hash: str
-    labels: LabelScheme | None
+    #: what the outputs of a trained network mean; None for an unlabelled dataset
+    labels: OutputScheme | None
     #: the reader that dataset.json asks for; None for the one that a file's ending asks for
     reader: str | None = None
     hardware: Hardware

@@ -7,6 +7,8 @@ them. ``fmseg train 501 0 -r linear --set iterations=500`` changes them once mor
 from collections.abc import Callable
 from typing import Any, Literal
 
+from pydantic import Field
+
 from fmseg.records.record import Part
 from fmseg.records.settings import apply_settings
 from fmseg.registry import Registry
@@ -67,6 +69,19 @@ class Recipe(Part):
     validation_cases: int
     precision: Literal["float32", "bfloat16", "float16"]
     seed: int
+    # of classification alone; left out of the file where they change nothing, so that digests of older plans stand
+    #: factor on the loss of each class, in the order of the label scheme; empty for 1 each
+    class_weights: tuple[float, ...] = Field(default=(), exclude_if=lambda value: not value)
+    #: share of the target that is spread over all classes
+    label_smoothing: float = Field(default=0.0, exclude_if=lambda value: not value)
+    #: mixup's alpha: images are mixed in pairs, their shares drawn from Beta(alpha, alpha); 0 switches it off
+    mixup: float = Field(default=0.0, exclude_if=lambda value: not value)
+    #: share of the features that the head does not see in a step
+    head_dropout: float = Field(default=0.0, exclude_if=lambda value: not value)
+    #: the head sees class token and mean patch after so many last blocks
+    head_blocks: int = Field(default=1, exclude_if=lambda value: value == 1)
+    #: steps: by gradient, in the loop; grid: the best of a grid of regressions on frozen features
+    learned_by: Literal["steps", "grid"] = Field(default="steps", exclude_if=lambda value: value == "steps")
 
 
 recipes: Registry[Change] = Registry("recipe")
@@ -88,6 +103,14 @@ recipes.add(
         layer_decay=1.0,
         drop_path=0.0,
     ),
+)
+
+
+recipes.add("finetune", changed(decoder="class_head"))
+# the features are those of the checkpoint: nothing is warmed up, decayed or averaged, and no image is changed
+recipes.add(
+    "linear_probe",
+    changed(decoder="class_head", freeze_backbone=True, learned_by="grid", head_blocks=4, drop_path=0.0, mixup=0.0),
 )
 
 

@@ -1,9 +1,12 @@
-"""Scores: per case and class, and what they come to. Saved with nnU-Net's keys, plus ours."""
+"""Scores: per case and class, and what they come to. Those of label maps are saved with nnU-Net's keys, plus ours."""
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fmseg.records.record import Part, Record
+
+#: columns and rows
+Table = tuple[tuple[str, ...], list[tuple[object, ...]]]
 
 
 class Interval(Part):
@@ -61,7 +64,18 @@ class Scores(Record):
     #: how empty masks count, in words
     empty_rule: str
 
-    def nnunet_summary(self) -> dict:
+    @property
+    def headline(self) -> tuple[str, Interval]:
+        """The one figure that runs are compared by, and its name."""
+        return "Dice", self.foreground_dice
+
+    def table(self) -> Table:
+        """Return columns and rows for people."""
+        measures = ("dice", "iou", "hd95", "nsd")
+        rows = [(name, *(means[m].mean if m in means else None for m in measures)) for name, means in self.mean.items()]
+        return ("class", "Dice", "IoU", f"HD95 [{self.distance_unit}]", "NSD"), list(rows)
+
+    def summary(self) -> dict[str, Any]:
         """Return the content of nnU-Net's summary.json: undefined values are NaN there."""
 
         def number(value: float | None) -> float:
@@ -82,3 +96,70 @@ class Scores(Record):
             "mean": mean,
             "foreground_mean": {"Dice": self.foreground_dice.mean},
         }
+
+
+class ClassMeasures(Part):
+    """How well one class of whole cases is told. None where a measure is undefined (see the rule for absent ones)."""
+
+    #: cases that are of this class
+    support: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    auroc: float | None
+    #: average precision: the area under precision by recall
+    auprc: float | None
+
+
+class ClassifiedCase(Part):
+    """One case: what it is and what it was taken for; several classes have semicolons between them."""
+
+    case: str
+    patient: str
+    label: str
+    predicted: str
+    #: mean probability of what was decided
+    confidence: float
+
+
+class ClassificationScores(Record):
+    """Scores of predicted classes against labels."""
+
+    VERSION: ClassVar[int] = 1
+
+    classes: tuple[str, ...]
+    cases: tuple[ClassifiedCase, ...]
+    #: means over the classes
+    macro_f1: Interval
+    balanced_accuracy: Interval
+    auroc: Interval | None
+    auprc: Interval | None
+    #: share of the cases that are told without a fault
+    accuracy: Interval
+    #: expected calibration error of the confidences, in 15 bins
+    calibration_error: float
+    per_class: dict[str, ClassMeasures]
+    #: rows the labels, columns the predictions, in the order of ``classes``; empty where a case has several classes
+    confusion: tuple[tuple[int, ...], ...]
+    #: how classes without a case count, in words
+    absent_rule: str
+
+    @property
+    def headline(self) -> tuple[str, Interval]:
+        """The one figure that runs are compared by, and its name."""
+        return "macro F1", self.macro_f1
+
+    def table(self) -> Table:
+        """Return columns and rows for people: each class, then the means."""
+        measures = ("f1", "precision", "recall", "auroc", "auprc")
+        rows: list[tuple[object, ...]] = [
+            (name, each.support, *(getattr(each, measure) for measure in measures))
+            for name, each in self.per_class.items()
+        ]
+        auroc, auprc = (each and each.mean for each in (self.auroc, self.auprc))
+        rows.append(("mean", len(self.cases), self.macro_f1.mean, None, self.balanced_accuracy.mean, auroc, auprc))
+        return ("class", "cases", "F1", "precision", "recall", "AUROC", "AUPRC"), rows
+
+    def summary(self) -> dict[str, Any]:
+        """Return the content of summary.json: the figures without the cases."""
+        return self.model_dump(mode="json", exclude={"cases"})

@@ -1,6 +1,7 @@
 """What find_best chose: which runs to average, and which clean-up helps."""
 
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 from fmseg.records.record import Part, Record
 from fmseg.records.scores import Interval
@@ -28,13 +29,21 @@ class Candidate(Part):
     """One recipe or ensemble that was scored."""
 
     name: str
-    dice: Interval
+    score: Interval
+
+
+def _named_dice(value: dict[str, Any]) -> dict[str, Any]:
+    """Return version 2 of version 1, in which every score was Dice."""
+    candidates = [{"name": each["name"], "score": each["dice"]} for each in value["candidates"]]
+    score = value.pop("dice")
+    return value | {"measure": "Dice", "score": score, "candidates": candidates}
 
 
 class Selection(Record):
     """The outcome of ``find_best`` (selection.json)."""
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
+    MIGRATIONS: ClassVar[dict[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {1: _named_dice}
 
     dataset: str
     plans_digest: str
@@ -42,6 +51,10 @@ class Selection(Record):
     clean_up: tuple[CleanUp, ...]
     #: every single recipe and the ensemble, best first
     candidates: tuple[Candidate, ...]
+    #: divides the logits of classes, so that probabilities mean what they say; fitted out of fold
+    temperature: float = 1.0
+    #: what the scores are of, as Dice or macro F1
+    measure: str
     #: out of fold, ensemble and clean-up included
-    dice: Interval
+    score: Interval
     because: str

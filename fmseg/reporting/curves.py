@@ -105,7 +105,7 @@ LAYOUTS = {1: "a", 2: "ab", 3: "aa;bc", 4: "ab;cd", 5: "aa;bc;de", 6: "ab;cd;ef"
 def _select(curves: dict[str, Curve], belongs: Callable[[str], bool]) -> dict[str, Curve]:
     found = {name: curve for name, curve in curves.items() if belongs(name)}
     # what sums up the others comes first, and so gets the first colour
-    return dict(sorted(found.items(), key=lambda item: item[0] not in ("loss", "val_dice")))
+    return dict(sorted(found.items(), key=lambda item: item[0] not in ("loss", "val_dice", "val_macro_f1")))
 
 
 def _draw(panels: list[tuple[str, dict[str, Curve]]], references: dict[str, float]) -> bytes:

@@ -20,7 +20,8 @@ from fmseg.files import locked, natural_key, read_json, sync_folder, write_json
 from fmseg.imaging.case import Array, BadFile, Geometry
 from fmseg.imaging.outlines import fill_outline
 from fmseg.imaging.readers import read_case, read_label, write_label
-from fmseg.records.dataset import CaseFiles, Dataset, declare_unlabelled, is_junk, read_table, walk_images
+from fmseg.records.dataset import CaseFiles, Dataset, declare_unlabelled, is_junk, walk_images
+from fmseg.records.tables import read_table
 from fmseg.registry import Registry
 from fmseg.workspace import DATASET_NAME, Workspace, dataset_id, dataset_title
 

@@ -27,6 +27,7 @@ from fmseg.planning.patients import patients_of
 from fmseg.records.cases import CaseNames, key_of
 from fmseg.records.dataset import CaseFiles, Dataset, group_channels, visible_files
 from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint, Severity
+from fmseg.records.labels import is_labelled
 from fmseg.sampling.distinct import TESTS
 from fmseg.sampling.workers import Workers
 from fmseg.workspace import Workspace
@@ -141,6 +142,12 @@ def _classes(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     given, cases = dataset.classes_of_cases(), {fact.case for fact in facts}
     for case in sorted(cases - set(given)):
         yield finding("error", case, "this image has no row in labelsTr.csv", "Add it, or remove the image.")
+    scheme = dataset.class_scheme
+    for case in sorted(case for case in cases & set(given) if not is_labelled(given[case], scheme)):
+        yield finding("error", case, "its label in labelsTr.csv is empty", "Write its class, or remove the image.")
+    if len(scheme.names) < 2 and scheme.is_exclusive:
+        problem = f"labelsTr.csv has one class alone ({listed(list(scheme.names))}), so there is nothing to learn"
+        yield finding("error", "labelsTr.csv", problem, "Add cases of another class.")
     for case in sorted(set(given) - cases):
         yield finding("warning", "labelsTr.csv", f"the case '{case}' has no image", "Add its image, or remove the row.")
 

@@ -12,7 +12,7 @@ from fmseg.workspace import Workspace, dataset_id
 
 Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 
-KINDS = ("datasets", "foundations", "recipes", "decoders", "losses", "readers", "planners")
+KINDS = ("datasets", "foundations", "recipes", "decoders", "heads", "losses", "readers", "planners")
 
 
 def listing(workspace: Workspace, what: str) -> Table:
@@ -56,7 +56,7 @@ def _state(workspace: Workspace, name: str) -> tuple[str, str]:
     if any(results.glob("*/fold_*/finished.json")):
         return "some folds trained", f"fmseg train {number}"
     if any(prepared.glob("*_images/store.json")):
-        if not _has_masks(prepared):
+        if not _has_labels(prepared):
             return "prepared", "fmseg pretrain"
         return "prepared", f"fmseg pretrain; fmseg train {number}"
     states = {
@@ -69,9 +69,9 @@ def _state(workspace: Workspace, name: str) -> tuple[str, str]:
     return state, f"fmseg plan_and_preprocess -d {number}"
 
 
-def _has_masks(prepared: Path) -> bool:
+def _has_labels(prepared: Path) -> bool:
     """Return whether there is something to train on; read without the rest of the plans, which may be old."""
-    return any(read_json(path).get("task") == "segmentation" for path in prepared.glob("plans.json"))
+    return any(read_json(path).get("task") != "unlabelled" for path in prepared.glob("plans.json"))
 
 
 def _registered(what: str) -> list[str]:
@@ -89,6 +89,10 @@ def _registered(what: str) -> list[str]:
         from fmseg.tasks.segmentation_losses import losses
 
         return losses.names()
+    if what == "heads":
+        from fmseg.networks.classifier import heads
+
+        return heads.names()
     from fmseg.networks.decoders import decoders
 
     return decoders.names()

@@ -14,6 +14,7 @@ from fmseg.planning.planner import DEFAULT_NAME, plans_file
 from fmseg.planning.planner import plan as decide
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import Fingerprint
+from fmseg.records.labels import OutputScheme, is_labelled
 from fmseg.records.plans import Fold, Plans
 from fmseg.workspace import Workspace, dataset_id
 
@@ -49,7 +50,7 @@ def plan(
     command = f"fmseg fingerprint -d {dataset_id(name)}"
     fingerprint = Fingerprint.load(workspace.need(folder / "dataset_fingerprint.json", command))
     dataset = Dataset.load(workspace.raw_dataset(name))
-    labels = dataset.labels if dataset.task == "segmentation" else None
+    labels = _labels(dataset)
     hardware = detect_hardware()
     plans = decide(
         fingerprint, labels, hardware, dataset.channel_names, name=plans_name, planner=planner, budget_s=budget_s
@@ -77,6 +78,13 @@ def current_plan(workspace: Workspace, name: str, plans_name: str = DEFAULT_NAME
     return plans if plans.content_hash == fingerprint.content_hash else None
 
 
+def _labels(dataset: Dataset) -> OutputScheme | None:
+    """Return what the outputs of a network for this dataset mean."""
+    if dataset.task == "unlabelled":
+        return None
+    return dataset.labels if dataset.task == "segmentation" else dataset.class_scheme
+
+
 def _cases(dataset: Dataset, folder: Path) -> Cases:
     """Return patients and strata of the cases without errors, as they were measured."""
     known = {case.name for case in dataset.training_cases()}
@@ -86,8 +94,8 @@ def _cases(dataset: Dataset, folder: Path) -> Cases:
         if facts.case in known and not any(finding.severity == "error" for finding in facts.findings)
     ]
     if dataset.task == "classification":
-        classes = dataset.classes_of_cases()
-        usable = [facts for facts in usable if facts.case in classes]
+        classes, scheme = dataset.classes_of_cases(), dataset.class_scheme
+        usable = [facts for facts in usable if is_labelled(classes.get(facts.case, ""), scheme)]
         strata = {facts.case: classes[facts.case] for facts in usable}
     else:
         usable = [facts for facts in usable if facts.label_counts]

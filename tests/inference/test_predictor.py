@@ -4,9 +4,10 @@ import tiny_run
 from PIL import Image
 
 from fmseg.errors import EnvironmentProblem
+from fmseg.inference.cases import Failure
 from fmseg.inference.members import Member
 from fmseg.inference.pipeline import MemoryBound
-from fmseg.inference.predictor import Failure, Predictor
+from fmseg.inference.predictor import Predictor
 from fmseg.records.dataset import CaseFiles
 from fmseg.records.selection import CleanUp
 

@@ -54,7 +54,7 @@ def test_means_by_hand():
     assert scores.foreground_dice.mean == pytest.approx(0.375)
     assert scores.pooled_foreground_dice == pytest.approx((6 / 8 + 0) / 2)
     assert scores.pooled_dice_with_background == pytest.approx((6 / 8 + 0 + 360 / 380) / 3)
-    assert scores.nnunet_summary()["foreground_mean"]["Dice"] == scores.foreground_dice.mean
+    assert scores.summary()["foreground_mean"]["Dice"] == scores.foreground_dice.mean
 
 
 def test_scores_survive_the_disk(tmp_path):

@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from fmseg.networks.segmenter import build_segmenter
-from fmseg.records.labels import LabelScheme
+from fmseg.networks.build import build_network
+from fmseg.records.labels import ClassScheme, LabelScheme
 from fmseg.records.plans import Architecture, Fold, Hardware, Plans, Preprocessing, Pretraining, Views
 from fmseg.records.recipe import Augmentation, Recipe
 from fmseg.records.run import Initialisation, Provenance, RunConfig, RunFolder
@@ -18,6 +18,7 @@ from fmseg.records.run import Initialisation, Provenance, RunConfig, RunFolder
 SCHEME = LabelScheme(names=("disc",), values=((1,),), painted=(1,), has_regions=False, ignore=None)
 TWO = LabelScheme(names=("a", "b"), values=((1,), (2,)), painted=(1, 2), has_regions=False, ignore=None)
 NESTED = LabelScheme(names=("whole", "core"), values=((1, 2), (2,)), painted=(1, 2), has_regions=True, ignore=3)
+CLASSES = ClassScheme(names=("dark", "bright"), is_exclusive=True)
 
 ARCHITECTURE = Architecture(
     name="tiny",
@@ -174,15 +175,38 @@ def config(scheme: LabelScheme = SCHEME, fold: int = 0, cases: Fold | None = Non
     return run.evolve(**changes)
 
 
+def class_config(scheme: ClassScheme = CLASSES, **changes) -> RunConfig:
+    """The config of a classification run."""
+    planned = plans().evolve(task="classification", labels=scheme.model_dump())
+    return config().evolve(
+        plans=planned.model_dump(mode="json"), recipe=RECIPE.evolve(decoder="class_head").model_dump(), **changes
+    )
+
+
 def write_run(folder: Path, run: RunConfig, *, seed: int = 0) -> nn.Module:
     """Write a finished run of a random network."""
     torch.manual_seed(seed)
-    model = build_segmenter(run.recipe, run.architecture, run.plans.labels.num_outputs).eval()
+    model = build_network(run.recipe, run.architecture, run.plans.labels).eval()
     folder.mkdir(parents=True, exist_ok=True)
     run.save(folder / "run.json")
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "model.safetensors")
     RunFolder(folder).finish({})
     return model
+
+
+class Images:
+    """What is needed of a store."""
+
+    digest = "0"
+
+    def __init__(self, images: list[np.ndarray]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> np.ndarray:
+        return self.images[index]
 
 
 class Brightness(nn.Module):

@@ -80,3 +80,12 @@ def test_nested_settings_are_typed_with_a_dot():
 def test_a_recipe_of_ones_own_is_one_line(monkeypatch):
     monkeypatch.setitem(recipes._items, "frozen", changed(freeze_backbone=True, iterations=7))
     assert resolve("frozen", PLANNED, {}).iterations == 7
+
+
+def test_numbers_of_classification_leave_files_and_digests_of_segmentation_as_they_were():
+    new = {"class_weights", "label_smoothing", "mixup", "head_dropout", "head_blocks", "learned_by"}
+    assert new <= set(Recipe.model_fields) and not new & set(PLANNED.model_dump(mode="json"))
+    several = PLANNED.evolve(mixup=0.2, class_weights=(1.0, 2.0))
+    assert Recipe.parse(several.model_dump(mode="json"), "test") == several
+    assert several.digest() != PLANNED.digest()
+    assert several.evolve(mixup=0.0, class_weights=()).digest() == PLANNED.digest()

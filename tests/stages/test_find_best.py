@@ -69,7 +69,7 @@ def test_one_clean_recipe_is_taken_as_it_is(workspace):
     assert selection.clean_up == ()
     assert Selection.load(workspace.results_of(NAME) / "selection.json") == selection
     pooled = Scores.load(workspace.results_of(NAME) / "out_of_fold" / "scores.json")
-    assert len(pooled.cases) == 12 and pooled.foreground_dice == selection.dice
+    assert len(pooled.cases) == 12 and pooled.foreground_dice == selection.score
 
 
 def test_the_better_recipe_wins_and_both_are_listed_best_first(workspace):
@@ -77,9 +77,11 @@ def test_the_better_recipe_wins_and_both_are_listed_best_first(workspace):
     write_recipe(workspace, "upernet", noise=0.02, seed=1)
     selection = find_best(workspace, NAME)
     assert [member.runs for member in selection.members] == ["upernet__plans"]
-    dice = [candidate.dice.mean for candidate in selection.candidates]
+    dice = [candidate.score.mean for candidate in selection.candidates]
     assert dice == sorted(dice, reverse=True) and selection.candidates[0].name == "upernet__plans"
-    assert all(candidate.dice.low <= candidate.dice.mean <= candidate.dice.high for candidate in selection.candidates)
+    assert all(
+        candidate.score.low <= candidate.score.mean <= candidate.score.high for candidate in selection.candidates
+    )
 
 
 def test_independent_errors_are_averaged_away(workspace):
@@ -87,8 +89,8 @@ def test_independent_errors_are_averaged_away(workspace):
         write_recipe(workspace, recipe, noise=0.4, seed=seed)
     selection = find_best(workspace, NAME)
     assert len(selection.members) > 1
-    single = max(c.dice.mean for c in selection.candidates if " + " not in c.name)
-    assert selection.dice.mean > single + 0.02
+    single = max(c.score.mean for c in selection.candidates if " + " not in c.name)
+    assert selection.score.mean > single + 0.02
     assert "kept" in selection.because
     assert len(find_best(workspace, NAME, max_models=1).members) == 1
 
@@ -105,7 +107,7 @@ def test_a_false_speck_is_cleaned_up_and_the_figure_says_so(workspace):
     selection = find_best(workspace, NAME)
     assert [rule.output for rule in selection.clean_up] == ["disc"]
     assert selection.clean_up[0].rule in ("largest_component", "remove_small")
-    assert selection.dice.mean > selection.candidates[0].dice.mean
+    assert selection.score.mean > selection.candidates[0].score.mean
 
 
 def test_choosing_twice_gives_the_same_bytes(workspace):

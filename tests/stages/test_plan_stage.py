@@ -109,7 +109,7 @@ def test_other_tasks_are_planned_too(planned, task):
     workspace = planned(task=task, num_patients=6)
     plans = plan(workspace, NAME)
     assert plans.task == task
-    assert plans.labels is None
+    assert (plans.labels is None) == (task == "unlabelled")
     assert (workspace.prepared(NAME) / "splits_final.json").exists() == (task == "classification")
 
 

@@ -43,7 +43,8 @@ def select(workspace, **changes):
         "members": (Member(runs="linear__plans", folds=(0, 1), weight=1),),
         "clean_up": (CleanUp(output="disc", rule="fill_holes", min_share=0.0),),
         "candidates": (),
-        "dice": Interval(mean=0.9, low=0.8, high=1.0),
+        "measure": "Dice",
+        "score": Interval(mean=0.9, low=0.8, high=1.0),
         "because": "a test",
     }
     Selection(**(values | changes)).save(workspace.results_of(NAME) / "selection.json")

@@ -72,7 +72,7 @@ def open_probe(workspace: Workspace, name: str, cases: int) -> Probe:
     patients = patients_of(dataset, [*fold.train, *fold.val])[0]
     if not fold.val or len({patients[case] for case in fold.train}) < 2:
         raise BadData(f"{name}: it takes two patients to learn from and one to be scored on")
-    labels = dataset.classes_of_cases() if plans.labels is None else plans.labels
+    labels = plans.labels if isinstance(plans.labels, LabelScheme) else dataset.classes_of_cases()
     return Probe(name, MEASURES[plans.task], store, fold, labels, patients)
 
 

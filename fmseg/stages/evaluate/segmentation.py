@@ -11,16 +11,13 @@ from fmseg.inference.out_of_fold import Shape, save_scores, score_cases
 from fmseg.planning.patients import patients_of
 from fmseg.records.dataset import IMAGE_ENDINGS, CaseFiles, Dataset, strip_ending, visible_files
 from fmseg.records.scores import Scores
-from fmseg.workspace import Workspace
 
 
-def evaluate(workspace: Workspace, name: str, predictions: Path, labels: Path) -> Scores:
+def evaluate(dataset: Dataset, predictions: Path, labels: Path) -> Scores:
     """Score every label map of ``labels`` that has a prediction of the same name; the endings may differ.
 
-    The dataset ``name`` says what the values mean and whose the cases are. Writes scores.json and summary.json
-    (nnU-Net's keys) beside the predictions. Raises BadData listing the label maps without a prediction.
+    summary.json has nnU-Net's keys.
     """
-    dataset = Dataset.load(workspace.need(workspace.raw_dataset(name), f"fmseg convert, or put {name} there"))
     found, wanted = _maps(predictions), _maps(labels)
     missing = [case for case in wanted if case not in found]
     if missing:

@@ -1,28 +1,33 @@
-"""Predict a folder of images with what ``find_best`` chose: label maps, report.csv, predict.json, overlays."""
+"""Predict a folder of images with what ``find_best`` chose.
+
+Here is what all tasks share: which models, which files, what was done before. ``segmentation.py`` writes label maps
+and report.csv, ``classification.py``, beside it, predictions.csv; both are listed in predict.json.
+"""
 
 import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fmseg.console import track
 from fmseg.errors import NotReady, UsageError
-from fmseg.files import read_json, sha256_file, write_bytes, write_json
-from fmseg.imaging.readers import write_label
-from fmseg.inference.inputs import Inputs, find_inputs, output_name
-from fmseg.inference.members import WEIGHTS, find_device, load_members
-from fmseg.inference.prediction_table import PredictionTable, Row
-from fmseg.inference.predictor import Failure, Prediction, Predictor
+from fmseg.files import read_json, sha256_file, write_json
+from fmseg.inference.cases import Failure
+from fmseg.inference.inputs import Inputs, find_inputs
+from fmseg.inference.members import WEIGHTS, Member, find_device, load_members, need_one_plan
 from fmseg.inference.trained import Chosen, chosen_runs, trained_recipes
-from fmseg.records.dataset import CaseFiles
-from fmseg.records.run import Provenance
+from fmseg.records.run import Provenance, RunConfig
+from fmseg.stages.predict.classification import ClassWriter
+from fmseg.stages.predict.segmentation import LabelMapWriter
+from fmseg.stages.predict.writer import Writer
 from fmseg.workspace import DATASET_NAME, Workspace
 
 logger = logging.getLogger(__name__)
 
-TABLE, CARD, OVERLAYS = "report.csv", "predict.json", "overlays"
+CARD = "predict.json"
+
+#: task -> what writes its predictions
+WRITERS: dict[str, type[Writer]] = {"segmentation": LabelMapWriter, "classification": ClassWriter}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,40 +61,39 @@ def predict(
     mirror: bool = True,
     overwrite: bool = False,
 ) -> Report:
-    """Predict each case of ``input_folder`` on its own grid and in its own format.
+    """Predict each case of ``input_folder``; label maps on its own grid and in its own format.
 
     dataset: number, name or part of it; not needed where only one is trained. Files that cannot be read are
     named in the report, the others done; what is there already from the same models is kept. Raises UsageError
     if the output folder is the input folder or holds what these models did not make.
     """
     results = _trained_results(workspace, dataset)
-    inputs = find_inputs(input_folder)
-    _check_output(inputs, input_folder, output_folder)
     chosen = chosen_runs(results)
+    kind = WRITERS[RunConfig.load(chosen.runs[0][0] / "run.json").plans.task]
+    inputs = find_inputs(input_folder, kind.target)
     logger.info("%s: %s", results.name, chosen.because)
-    predictor = _load(chosen, mirror=mirror)
-    table = PredictionTable(output_folder / TABLE, predictor.scheme)
-    existing = _claim(output_folder, inputs, _card(results, chosen, predictor), overwrite=overwrite)
-    if existing:
+    members = _load(chosen)
+    writer = kind(members, chosen, output_folder, mirror=mirror, overlays=overlays)
+    _check_output(inputs, input_folder, output_folder, writer)
+    card = _card(results, chosen, members[0].config.plans.digest(), writer)
+    is_resumed = _claim(output_folder, inputs, card, writer, overwrite=overwrite)
+    table = writer.table
+    if is_resumed:
         table.resume()
     else:
         table.tidy()
-    kept = [case for case in inputs.cases if output_name(case) in existing & table.done]
-    if overlays:
-        kept = [case for case in kept if _overlay_path(output_folder, case).exists()]
-    waiting = [case for case in inputs.cases if case not in kept]
+    waiting = [case for case in inputs.cases if not (is_resumed and writer.is_done(case))]
     failed = list(inputs.refused)
-    answers = predictor.predict_cases(waiting, lambda done: _write(done, predictor, output_folder, overlays=overlays))
-    for answer in track(answers, "predict", len(waiting)):
+    for answer in track(writer.answers(waiting), "predict", len(waiting)):
         if isinstance(answer, Failure):
             failed.append((answer.files.images[0].name, answer.problem))
             logger.warning("skipped %s: %s", answer.files.images[0].name, answer.problem)
-            table.add(Row(answer.files.name, "", None, None, (), f"skipped: {answer.problem}"))
+            table.add(writer.skipped(answer.files, answer.problem))
         else:
             table.add(answer[1])
     table.tidy()
     num_predicted = len(waiting) + len(inputs.refused) - len(failed)
-    return Report(num_predicted, len(kept), tuple(failed), table.path)
+    return Report(num_predicted, len(inputs.cases) - len(waiting), tuple(failed), table.path)
 
 
 def _trained_results(workspace: Workspace, dataset: str | None) -> Path:
@@ -108,15 +112,15 @@ def _trained_results(workspace: Workspace, dataset: str | None) -> Path:
     return trained[0]
 
 
-def _check_output(inputs: Inputs, input_folder: Path, output_folder: Path) -> None:
+def _check_output(inputs: Inputs, input_folder: Path, output_folder: Path, writer: Writer) -> None:
     """Refuse to write where the inputs lie."""
     sources = {path.resolve() for case in inputs.cases for path in case.images}
-    targets = {(output_folder / output_name(case)).resolve() for case in inputs.cases}
+    targets = {path.resolve() for path in writer.targets(inputs.cases)}
     if output_folder.resolve() == input_folder.resolve() or sources & targets:
         raise UsageError(f"{output_folder}: predictions must not lie among the images. Type another folder after -o.")
 
 
-def _load(chosen: Chosen, *, mirror: bool) -> Predictor:
+def _load(chosen: Chosen) -> list[Member]:
     members = load_members(chosen.runs, find_device())
     digests = {member.config.plans.digest() for member in members}
     if chosen.plans_digest is not None and digests != {chosen.plans_digest}:
@@ -125,78 +129,33 @@ def _load(chosen: Chosen, *, mirror: bool) -> Predictor:
             f"{folder}: models were trained again under another plan since find_best chose. "
             f"Choose anew with: fmseg find_best {folder.name}"
         )
-    return Predictor(members, clean_up=chosen.clean_up, mirror=mirror)
+    need_one_plan(members)
+    return members
 
 
-def _card(results: Path, chosen: Chosen, predictor: Predictor) -> dict[str, Any]:
+def _card(results: Path, chosen: Chosen, digest: str, writer: Writer) -> dict[str, Any]:
     """Return what determines the predictions."""
     runs = [
         {"run": str(folder.relative_to(results)), "share": share, "weights_sha256": sha256_file(folder / WEIGHTS)}
         for folder, share in chosen.runs
     ]
-    clean_up = [rule.model_dump(mode="json") for rule in chosen.clean_up]
-    digest = predictor.members[0].config.plans.digest()
-    return {
-        "dataset": results.name,
-        "plans_digest": digest,
-        "runs": runs,
-        "clean_up": clean_up,
-        "mirror": predictor.mirror,
-    }
+    return {"dataset": results.name, "plans_digest": digest, "runs": runs} | writer.card()
 
 
-def _claim(folder: Path, inputs: Inputs, card: dict[str, Any], *, overwrite: bool) -> set[str]:
-    """Write predict.json and return the predictions that are there already; none with ``overwrite``.
+def _claim(folder: Path, inputs: Inputs, card: dict[str, Any], writer: Writer, *, overwrite: bool) -> bool:
+    """Write predict.json; return whether there are predictions to go on from, not with ``overwrite``.
 
     Raises UsageError if there are files of the same names that other models, or people, have made.
     """
     path = folder / CARD
-    there = {name for case in inputs.cases if (folder / (name := output_name(case))).exists()}
+    there = sorted(target.name for target in writer.targets(inputs.cases) if target.exists())
     if there and not overwrite:
         before = read_json(path) if path.exists() else {}
         if any(before.get(key) != value for key, value in card.items()):
             whose = "other models or settings" if before else "something else than fmseg"
             raise UsageError(
-                f"{folder}: {sorted(there)[0]} is there already, made by {whose}. "
+                f"{folder}: {there[0]} is there already, made by {whose}. "
                 "Type another folder after -o, or --overwrite to make it anew."
             )
     write_json(path, card | {"provenance": Provenance.here().model_dump(mode="json")})
-    return set() if overwrite else there
-
-
-def _write(done: Prediction, predictor: Predictor, folder: Path, *, overlays: bool) -> Row:
-    """Write one prediction, and its overlay; return its line of the report."""
-    name = output_name(done.files)
-    write_label(done.labels, done.case.geometry, folder / name)
-    if overlays:
-        _write_overlay(done, _overlay_path(folder, done.files))
-    shares = tuple(float(np.isin(done.labels, values).mean()) for values in predictor.scheme.values)
-    notes = list(done.case.notes)
-    if not done.labels.any():
-        notes.append("nothing was found")
-    return Row(done.files.name, name, done.confidence, done.disagreement, shares, "; ".join(notes))
-
-
-def _overlay_path(folder: Path, case: CaseFiles) -> Path:
-    return folder / OVERLAYS / f"{output_name(case)}.png"
-
-
-def _write_overlay(done: Prediction, path: Path) -> None:
-    """Draw the contours on the image; of a stack, on the slice with most foreground."""
-    import cv2
-
-    from fmseg.reporting.overlays import overlay
-
-    z = int((done.labels > 0).sum(axis=(1, 2)).argmax())
-    drawn = overlay(_picture(done.case.voxels[:, z]), done.labels[z])
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-    write_bytes(path, encoded.tobytes())
-
-
-def _picture(channels: np.ndarray) -> np.ndarray:
-    """Turn (C, Y, X) of any type into uint8: (Y, X, 3) of RGB, else (Y, X) of the first channel."""
-    shown = np.moveaxis(channels, 0, -1) if len(channels) == 3 else channels[0]
-    if shown.dtype == np.uint8:
-        return shown
-    low, high = np.percentile(shown, (0.5, 99.5))
-    return (np.clip((shown - low) / max(float(high - low), 1e-6), 0, 1) * 255).astype(np.uint8)
+    return bool(there) and not overwrite

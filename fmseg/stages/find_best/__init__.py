@@ -1,0 +1,103 @@
+"""Choose what predicts: the recipe or ensemble with the best out-of-fold score, and what follows it.
+
+Here is how a choice is made whatever the task. ``segmentation.py`` and ``classification.py``, side by side, say what
+is scored, and what is done after averaging: clean-up of label maps, the temperature of probabilities.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fmseg.errors import BadData, NotReady
+from fmseg.inference.trained import SELECTION, finished_folds, trained_recipes, training_command
+from fmseg.planning.folds import load_folds
+from fmseg.records.plans import Fold
+from fmseg.records.run import RunConfig
+from fmseg.records.selection import Candidate, Member, Selection
+from fmseg.stages.find_best.classification import ClassContest
+from fmseg.stages.find_best.contest import Contest, Recipe, read_recipe, title
+from fmseg.stages.find_best.segmentation import LabelMapContest
+from fmseg.workspace import Workspace, dataset_id
+
+logger = logging.getLogger(__name__)
+
+#: an ensemble costs its members' time, so it must win in this share of the resamplings of the patients
+SURE = 0.95
+
+#: task -> how its recipes compete
+CONTESTS: dict[str, type[Contest[Any]]] = {"segmentation": LabelMapContest, "classification": ClassContest}
+
+
+def find_best(workspace: Workspace, name: str, *, max_models: int = 3) -> Selection:
+    """Score all finished recipes, their greedy ensemble and what follows it; write selection.json.
+
+    An ensemble of at most ``max_models`` recipes is kept if it beats the best recipe in 95 % of 1000 resamplings
+    of the patients. Raises NotReady naming the fold to train if no recipe is complete.
+    """
+    folds = load_folds(workspace.need(workspace.prepared(name) / "splits_final.json", f"fmseg plan {dataset_id(name)}"))
+    contest = CONTESTS[_task(workspace, name)](workspace, name)
+    trained = _complete_recipes(workspace, name, folds, contest)
+    best, pooled = trained[0]
+    candidates = [Candidate(name=each.name, score=contest.figure(found)) for each, found in trained]
+    mates = [pair for pair in trained if pair[0].config.plans.digest() == best.config.plans.digest()]
+    picks = [1] + [0] * (len(mates) - 1)
+    because = f"{best.name} has the highest out-of-fold {contest.measure}"
+    if len(mates) > 1:
+        together = contest.greedy(mates, max_models)
+        if sum(map(bool, together)) > 1:
+            ensemble, found = title(_counts(mates, together)), contest.together(mates, together)
+            candidates.append(Candidate(name=ensemble, score=contest.figure(found)))
+            share = contest.share_better(found, pooled)
+            verb = "kept" if share >= SURE else "not kept"
+            because += f"; {ensemble} beats it in {share:.0%} of 1000 resamplings of the patients: {verb}"
+            if share >= SURE:
+                picks, pooled = together, found
+    refined = contest.refine(mates, picks, pooled)
+    numbers = tuple(range(len(folds)))
+    selection = Selection(
+        dataset=name,
+        plans_digest=best.config.plans.digest(),
+        members=tuple(Member(runs=runs, folds=numbers, weight=n) for runs, n in _counts(mates, picks).items()),
+        clean_up=refined.clean_up,
+        temperature=refined.temperature,
+        candidates=tuple(sorted(candidates, key=lambda each: -each.score.mean)),
+        measure=contest.measure,
+        score=contest.figure(refined.pooled),
+        because=f"{because}; {refined.because}",
+    )
+    contest.save(refined.pooled, workspace.results_of(name) / "out_of_fold")
+    selection.save(workspace.results_of(name) / SELECTION)
+    return selection
+
+
+def _task(workspace: Workspace, name: str) -> str:
+    """Return what the finished runs of a dataset have learned. Raises NotReady if there are none."""
+    for path in sorted(workspace.results_of(name).glob("*__*/fold_*/finished.json")):
+        return RunConfig.load(path.parent / "run.json").plans.task
+    raise NotReady(f"{name} has no finished run. Train it with: fmseg train {dataset_id(name)}")
+
+
+def _complete_recipes(
+    workspace: Workspace, name: str, folds: Sequence[Fold], contest: Contest[Any]
+) -> list[tuple[Recipe, Any]]:
+    """Return the recipes whose folds are all finished, with their predictions, best first; the others are named."""
+    complete, lacking = [], []
+    for runs in trained_recipes(workspace.results_of(name)):
+        missing = [fold for fold in range(len(folds)) if fold not in finished_folds(runs)]
+        try:
+            if missing:
+                command = training_command(runs, missing[0])
+                raise NotReady(f"fold {', '.join(map(str, missing))} is not finished. Go on with: {command}")
+            recipe = read_recipe(runs, folds)
+            complete.append((recipe, contest.read(recipe)))
+        except (NotReady, BadData) as error:
+            logger.warning("%s is left out: %s", runs.name, error)
+            lacking.append(f"{runs.name}: {error}")
+    if not complete:
+        found = " ".join(lacking)
+        raise NotReady(f"No recipe of {name} has all of its {len(folds)} folds finished. {found}")
+    return sorted(complete, key=lambda pair: (-contest.figure(pair[1]).mean, pair[0].name))
+
+
+def _counts(mates: Sequence[tuple[Recipe, Any]], picks: Sequence[int]) -> dict[str, int]:
+    return {recipe.name: count for (recipe, _), count in zip(mates, picks, strict=True) if count}

@@ -1,0 +1,210 @@
+"""Train one fold: plan, store and a starting point in; weights, out-of-fold predictions and scores out.
+
+Here is what all tasks share: the folder, the start, the order of things. ``fold.py`` holds the loop around a network,
+``segmentation.py`` and ``classification.py``, side by side, what each task brings.
+"""
+
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from torch import nn
+
+from fmseg.errors import BadData, NotReady, UnknownName, UsageError
+from fmseg.files import locked
+from fmseg.imaging.measure import read_facts
+from fmseg.inference.members import WEIGHTS
+from fmseg.learning.runtime import Runtime
+from fmseg.planning.finetuning import adapt_finetuning
+from fmseg.planning.folds import load_folds
+from fmseg.planning.planner import DEFAULT_NAME, plans_file
+from fmseg.planning.starting_point import choose_start
+from fmseg.records.foundation import Foundation, find_foundations, read_seen, was_seen
+from fmseg.records.plans import Fold, Plans
+from fmseg.records.recipe import resolve
+from fmseg.records.run import Initialisation, Provenance, RunConfig, RunFolder
+from fmseg.sampling.store import Store
+from fmseg.stages.train import classification, segmentation
+from fmseg.stages.train.fold import FoldRun, FoldScores, Lesson, save_weights
+from fmseg.workspace import Workspace, dataset_id
+
+logger = logging.getLogger(__name__)
+
+ALL = -1
+
+#: task -> what it brings
+LESSONS: dict[str, Lesson] = {
+    "segmentation": cast(Lesson, segmentation),
+    "classification": cast(Lesson, classification),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """What the user may choose."""
+
+    plans: str = DEFAULT_NAME
+    recipe: str
+    init: str = "auto"
+    settings: dict[str, str] = field(default_factory=dict)
+    num_workers: int | None = None
+    checkpoint_minutes: float = 10.0
+    fresh: bool = False
+    plugins: tuple[str, ...] = ()
+
+    @property
+    def run_name(self) -> str:
+        """The recipe's name, with the starting point where the user chose it."""
+        return self.recipe if self.init == "auto" else f"{self.recipe}-{self.init}"
+
+
+def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> FoldScores | None:
+    """Train one fold (ALL: on all cases), predict its validation cases, and score them.
+
+    Goes on where it was stopped; a finished run is only read. Returns None for ALL, which has no validation.
+    """
+    plans, cases, store = load_prepared(workspace, name, fold, options.plans)
+    run = RunFolder(workspace.results_of(name) / f"{options.run_name}__{plans.name}" / _fold_name(fold))
+    start = options.init if options.init != "auto" else start_of_siblings(run.path.parent)
+    foundation, init = choose_start(find_foundations(workspace.foundations()), plans, start)
+    lesson = LESSONS[plans.task]
+    config = _config(plans, cases, fold, foundation, init, options)
+    runtime = Runtime.detect(config.recipe.precision)
+    with locked(run.path, "this fold") if runtime.is_main else nullcontext():
+        if runtime.is_main:
+            if options.fresh:
+                run.clear()
+            run.claim(config)
+        runtime.barrier()
+        if not run.is_finished:
+            logger.info("%s, %s: %s", run.path.parent.name, run.path.name, init.because)
+            under_way = FoldRun(
+                workspace=workspace,
+                config=config,
+                store=store,
+                run=run,
+                runtime=runtime,
+                foundation=foundation[0] if foundation else None,
+                num_workers=options.num_workers,
+                checkpoint_minutes=options.checkpoint_minutes,
+            )
+            model = lesson.learn(under_way)
+            if runtime.is_main:
+                _finish(under_way, model, lesson)
+        runtime.barrier()
+    runtime.close()
+    return lesson.load_scores(run.validation / "scores.json") if fold != ALL else None
+
+
+def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -> tuple[Plans, Fold, Store]:
+    """Return plans, the fold's cases and the store. Raises NotReady naming the command that makes them."""
+    number = dataset_id(name)
+    folder = workspace.prepared(name)
+    plans = Plans.load(workspace.need(folder / plans_file(plans_name), f"fmseg plan_and_preprocess -d {number}"))
+    if plans.task not in LESSONS:
+        raise UsageError(f"{name} has no labels to train on (task: {plans.task}). Train a labelled dataset.")
+    if plans.labels is None:
+        raise NotReady(f"The plans of {name} are older than this fmseg. Make them anew: fmseg plan -d {number}")
+    store = Store.of(folder, plans)
+    folds = load_folds(workspace.need(folder / "splits_final.json", f"fmseg plan -d {number}"))
+    if fold == ALL:
+        return plans, Fold(train=tuple(store.cases), val=()), store
+    if not 0 <= fold < len(folds):
+        raise UnknownName(f"{name} has no fold {fold}: {folder / 'splits_final.json'} has 0 to {len(folds) - 1}.")
+    missing = [case for case in (*folds[fold].train, *folds[fold].val) if case not in store.cases]
+    if missing:
+        raise BadData(
+            f"{folder / 'splits_final.json'}: '{missing[0]}' is not in the store ({len(missing)} cases in all). "
+            f"Prepare the dataset anew: fmseg plan_and_preprocess -d {number}"
+        )
+    return plans, folds[fold], store
+
+
+def start_of_siblings(runs: Path) -> str:
+    """Return what the folds of this recipe that are there started from, or ``auto`` if there is none.
+
+    All folds of a recipe start alike, also when another checkpoint was pretrained between two of them.
+    """
+    for path in sorted(runs.glob("fold_*/run.json")):
+        return RunConfig.load(path).init.name
+    return "auto"
+
+
+def planned_recipes(workspace: Workspace, name: str, plans_name: str) -> tuple[str, ...]:
+    """Return the recipes that the plan means to be trained. Raises NotReady before it is planned."""
+    path = workspace.prepared(name) / plans_file(plans_name)
+    return Plans.load(workspace.need(path, f"fmseg plan_and_preprocess -d {dataset_id(name)}")).recipes
+
+
+def num_folds(workspace: Workspace, name: str) -> int:
+    """Return how many folds a dataset has. Raises NotReady before it is planned."""
+    path = workspace.prepared(name) / "splits_final.json"
+    return len(load_folds(workspace.need(path, f"fmseg plan_and_preprocess -d {dataset_id(name)}")))
+
+
+def _config(
+    plans: Plans,
+    cases: Fold,
+    fold: int,
+    foundation: tuple[Path, Foundation] | None,
+    init: Initialisation,
+    options: TrainOptions,
+) -> RunConfig:
+    assert plans.finetuning is not None, "a labelled dataset without a plan for its training"
+    card = foundation[1] if foundation else None
+    adapted, because = adapt_finetuning(plans.finetuning, card)
+    for reason in because:
+        logger.debug("%s: %s", reason.key, reason.because)
+    recipe = resolve(options.recipe, adapted, options.settings)
+    known = LESSONS[plans.task].decoders
+    if recipe.decoder not in known:
+        raise UsageError(
+            f"The recipe {recipe.name} needs the decoder '{recipe.decoder}', which is none for {plans.task} "
+            f"({', '.join(known)}). For {plans.dataset} there are the recipes {', '.join(plans.recipes)}."
+        )
+    return RunConfig(
+        plans=plans,
+        recipe=recipe,
+        fold=fold,
+        cases=cases,
+        init=init,
+        architecture=card.architecture if card else plans.pretraining.architecture,
+        mean=card.mean if card else plans.preprocessing.mean,
+        std=card.std if card else plans.preprocessing.std,
+        plugins=options.plugins,
+        provenance=Provenance.here(),
+    )
+
+
+def _finish(fold: FoldRun, model: nn.Module, lesson: Lesson) -> None:
+    """Keep the weights, predict the validation cases, score them, and mark the run as finished."""
+    save_weights(model, fold.run.path / WEIGHTS)
+    values: dict[str, float] = {}
+    if fold.config.cases.val:
+        name, value = lesson.score(fold, model).headline
+        seen = _count_seen(fold.workspace, fold.config)
+        values = {name.lower().replace(" ", "_"): value.mean, "seen_in_pretraining": seen}
+    fold.run.finish(values)
+
+
+def _count_seen(workspace: Workspace, config: RunConfig) -> int:
+    """Return how many validation images the foundation checkpoint has seen (without their labels), and say so."""
+    cards = [(folder, card) for folder, card in find_foundations(workspace.foundations())]
+    folders = [folder for folder, card in cards if card.weights_sha256 == config.init.sha256]
+    if not folders:
+        return 0
+    facts = {each.case: each for each in read_facts(workspace.prepared(config.plans.dataset) / "cases.jsonl")}
+    seen = read_seen(folders[0])
+    count = sum(was_seen(seen, facts[case].content_hash) for case in config.cases.val)
+    if count:
+        logger.info(
+            "%d of the %d validation images were in the pretraining of %s, without their labels.",
+            *(count, len(config.cases.val), config.init.name),
+        )
+    return count
+
+
+def _fold_name(fold: int) -> str:
+    return "fold_all" if fold == ALL else f"fold_{fold}"

@@ -1,0 +1,159 @@
+"""One fold under way, and what is done with it whatever the task: the network, its start, the loop, its weights."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fmseg.files import writing
+from fmseg.inference.members import outputs_of
+from fmseg.learning.loop import FitOptions, Hook, fit
+from fmseg.learning.optim import adamw, parameter_groups, set_step, warmup_poly
+from fmseg.learning.runtime import Runtime
+from fmseg.networks.build import backbone_of, build_network
+from fmseg.networks.weights import load_backbone
+from fmseg.records.recipe import Recipe
+from fmseg.records.run import RunConfig, RunFolder
+from fmseg.records.scores import Interval
+from fmseg.registry import Registry
+from fmseg.reporting.curves import draw_progress
+from fmseg.sampling.loaders import Samples, batches
+from fmseg.sampling.store import Store
+from fmseg.tasks.averaged import AveragedTask
+from fmseg.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldRun:
+    """One fold under way: what it is, what it reads and where it writes."""
+
+    workspace: Workspace
+    config: RunConfig
+    store: Store
+    run: RunFolder
+    runtime: Runtime
+    #: folder of the checkpoint to start from; None for random weights
+    foundation: Path | None
+    num_workers: int | None
+    checkpoint_minutes: float
+
+
+class FoldScores(Protocol):
+    """What the scores of all tasks have."""
+
+    @property
+    def headline(self) -> tuple[str, Interval]:
+        """The one figure that runs are compared by, and its name."""
+
+    @property
+    def cases(self) -> tuple[Any, ...]:
+        """What was scored."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """Return the scores as JSON values."""
+
+
+class Lesson(Protocol):
+    """What a task brings to training: a module of functions, such as ``segmentation``."""
+
+    @property
+    def decoders(self) -> Registry[Any]:
+        """What can stand on the backbone."""
+
+    def learn(self, fold: FoldRun) -> nn.Module:
+        """Train the network of a fold from where it stands, and return what is to be kept of it."""
+
+    def score(self, fold: FoldRun, model: nn.Module) -> FoldScores:
+        """Predict the fold's validation cases as ``predict`` would, write predictions and scores, and return them."""
+
+    def load_scores(self, path: Path) -> FoldScores:
+        """Read what ``score`` wrote."""
+
+
+def build_model(config: RunConfig, foundation: Path | None) -> nn.Module:
+    """Return the network of a run: random, a function of its seed, its backbone from the foundation checkpoint."""
+    torch.manual_seed(config.recipe.seed)
+    model = build_network(config.recipe, config.architecture, outputs_of(config))
+    if foundation is not None:
+        vit, _ = load_backbone(foundation)
+        backbone_of(model).load_state_dict(vit.state_dict())
+    return model
+
+
+def fit_task(
+    fold: FoldRun,
+    task: AveragedTask[Any],
+    samples: Samples,
+    num_samples: int,
+    validate: Callable[[nn.Module], dict[str, float]],
+) -> None:
+    """Train a task to the end of its recipe, from the run's last checkpoint on.
+
+    validate: the averaged network -> values to log, the one by which the best weights are kept first. It is called
+    where the fold has validation cases.
+    """
+    recipe = fold.config.recipe
+    task.to(fold.runtime.device)
+    depth, decay = fold.config.architecture.depth, recipe.layer_decay
+    optimizer = adamw(parameter_groups(task.model.named_parameters(), depth=depth, layer_decay=decay))
+    hook = Hook(recipe.validation_interval, lambda step: _validate(fold, task.averaged, validate))
+    options = FitOptions(
+        iterations=recipe.iterations,
+        batch_size=recipe.batch_size,
+        clip_norm=recipe.clip_norm,
+        seed=recipe.seed,
+        log_every=max(min(recipe.validation_interval, 50), 1),
+        checkpoint_minutes=fold.checkpoint_minutes,
+    )
+    draws = _batches(fold, samples, num_samples)
+    fit(
+        task, draws, optimizer, lambda step: _set_step(optimizer, recipe, step), fold.run, fold.runtime, options, [hook]
+    )
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the weights of a network."""
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    with writing(path) as temporary:
+        save_file(state, temporary)
+
+
+def _batches(fold: FoldRun, samples: Samples, num_samples: int) -> Callable[[int], Iterator[dict[str, Tensor]]]:
+    recipe, runtime = fold.config.recipe, fold.runtime
+    return lambda start: batches(
+        samples,
+        num_samples=num_samples,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        start=start,
+        stop=recipe.iterations,
+        num_workers=runtime.loader_processes() if fold.num_workers is None else fold.num_workers,
+        rank=runtime.rank,
+        world=runtime.world,
+    )
+
+
+def _set_step(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> dict[str, float]:
+    """Write learning rate and weight decay of one step; return what is logged."""
+    lr = warmup_poly(step, total=recipe.iterations, warmup=recipe.warmup_iterations, peak=recipe.learning_rate)
+    set_step(optimizer, lr, recipe.weight_decay)
+    return {"learning_rate": lr}
+
+
+def _validate(fold: FoldRun, model: nn.Module, validate: Callable[[nn.Module], dict[str, float]]) -> dict[str, float]:
+    """Score the averaged weights on some validation cases; keep the best weights, draw the curves."""
+    if not fold.runtime.is_main:
+        return {}
+    run, values = fold.run, {}
+    if fold.config.cases.val:
+        values = validate(model)
+        metric = next(iter(values))
+        before = [line[metric] for line in run.history() if metric in line]
+        if values[metric] >= max(before, default=0.0):
+            save_weights(model, run.path / "model_best.safetensors")
+    draw_progress(run.metrics, run.path / "progress.png")
+    return values

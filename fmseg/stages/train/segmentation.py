@@ -1,0 +1,49 @@
+"""What segmentation brings to training: patches with label maps, Dice, whole label maps of the validation cases."""
+
+from pathlib import Path
+from typing import cast
+
+from torch import nn
+
+from fmseg.imaging.measure import read_facts
+from fmseg.inference.members import scheme_of
+from fmseg.inference.out_of_fold import predict_fold, validate
+from fmseg.networks.decoders import decoders as decoders
+from fmseg.networks.segmenter import Segmenter
+from fmseg.records.dataset import Dataset
+from fmseg.records.plans import spread
+from fmseg.records.scores import Scores
+from fmseg.sampling.patches import PatchDataset
+from fmseg.stages.train.fold import FoldRun, build_model, fit_task
+from fmseg.tasks.segmentation import SegmentationTask
+
+
+def learn(fold: FoldRun) -> nn.Module:
+    """Train the network of a fold and return the average of its weights."""
+    config, recipe = fold.config, fold.config.recipe
+    scheme = scheme_of(config)
+    model = cast(Segmenter, build_model(config, fold.foundation))
+    task = SegmentationTask(model, scheme, loss_name=recipe.loss, ema_decay=recipe.ema_decay)
+    indices = [index for case in config.cases.train for index in fold.store.cases[case]]
+    samples = PatchDataset(
+        fold.store, indices, recipe, mean=config.mean, std=config.std, seed=recipe.seed, ignore=scheme.ignore
+    )
+    seen = spread(config.cases.val, recipe.validation_cases)
+    fit_task(
+        fold, task, samples, len(indices), lambda averaged: {"val_dice": validate(averaged, config, fold.store, seen)}
+    )
+    return task.averaged
+
+
+def score(fold: FoldRun, model: nn.Module) -> Scores:
+    """Predict the fold's validation cases whole and score them on their own grids."""
+    dataset = Dataset.load(fold.workspace.raw_dataset(fold.config.plans.dataset))
+    facts = read_facts(fold.workspace.prepared(dataset.name) / "cases.jsonl")
+    patients = {each.case: each.patient for each in facts}
+    cases = dataset.training_cases()
+    return predict_fold(model, fold.config, fold.store, cases, fold.run.validation, patients=patients)
+
+
+def load_scores(path: Path) -> Scores:
+    """Read scores.json."""
+    return Scores.load(path)
