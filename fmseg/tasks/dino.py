@@ -20,7 +20,14 @@ from fmseg.records.plans import Pretraining
 from fmseg.tasks.dino_collapse import collapse_measures
 from fmseg.tasks.dino_heads import PixelHead, ProjectionHead
 from fmseg.tasks.dino_losses import koleo, prototype_cross_entropy
-from fmseg.tasks.dino_targets import Centre, Targets, matmul_dtype, sinkhorn_targets, softmax_targets
+from fmseg.tasks.dino_targets import (
+    Centre,
+    Targets,
+    joined_targets,
+    matmul_dtype,
+    sinkhorn_targets,
+    softmax_targets,
+)
 
 Batch = dict[str, Tensor]
 Values = dict[str, Tensor]
@@ -53,6 +60,25 @@ class DinoNetwork(nn.Module):
         """Return the prototypes (K, E) of CLS and of patch tokens."""
         shared = self.dino_head.last_layer()
         return shared, shared if self.ibot_head is None else self.ibot_head.last_layer()
+
+    def cross_entropy(
+        self, tokens: tuple[Tensor, Tensor], targets: tuple[Targets, Targets], weights: tuple[Tensor, Tensor], temperature: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weighted sum of the cross-entropies of CLS and patch tokens, and each token's, without gradient."""
+        if self.ibot_head is None:
+            count = len(tokens[0])
+            both = joined_targets(count, *targets)
+            head = self.dino_head
+            loss, each = prototype_cross_entropy(
+                head(torch.cat(tokens)), head.last_layer(), both, torch.cat(weights), temperature
+            )
+            return loss, each[:count], each[count:]
+        heads = (self.dino_head, self.ibot_head)
+        (dino, cls), (ibot, patches) = (
+            prototype_cross_entropy(head(part), head.last_layer(), *rest, temperature)
+            for head, part, *rest in zip(heads, tokens, targets, weights, strict=True)
+        )
+        return dino + ibot, cls, patches
 
 
 class DinoTask(nn.Module):
@@ -104,21 +130,22 @@ class DinoTask(nn.Module):
         masked = masks.flatten().nonzero().squeeze(1)
         cls_targets, patch_targets, signs = self._teach(images, masked, self.teacher_temperature(step))
         local_cls, global_cls, patches = self._study(images, batch["locals"], masks, masked)
-        cls_rows, patch_rows = self.model.project(torch.cat([local_cls, global_cls]), patches)
-        cls_prototypes, patch_prototypes = self.model.prototypes()
-
-        weights, teachers = _pair_crops(len(images) // GLOBALS, len(local_cls), cls_targets)
-        temperature = recipe.student_temperature
-        dino, each = prototype_cross_entropy(cls_rows, cls_prototypes, teachers, weights, temperature)
-        dino_local, dino_global = (weights * each).split([len(local_cls), len(global_cls)])
-        weights = _mask_weights(masks, masked)
-        ibot, _ = prototype_cross_entropy(patch_rows, patch_prototypes, patch_targets, weights, temperature)
+        cls_weights, teachers = _pair_crops(len(images) // GLOBALS, len(local_cls), cls_targets)
+        patch_weights = _mask_weights(masks, masked)
+        crossed, cls_each, patch_each = self.model.cross_entropy(
+            (torch.cat([local_cls, global_cls]), patches),
+            (teachers, patch_targets),
+            (recipe.dino_weight * cls_weights, recipe.ibot_weight * patch_weights),
+            recipe.student_temperature,
+        )
+        dino_local, dino_global = (cls_weights * cls_each).split([len(local_cls), len(global_cls)])
+        ibot = torch.dot(patch_weights, patch_each)
         spread = torch.stack([koleo(crop) for crop in global_cls.chunk(GLOBALS)]).sum()
 
-        loss = recipe.dino_weight * dino + recipe.ibot_weight * ibot + recipe.koleo_weight * spread
+        loss = crossed + recipe.koleo_weight * spread
         parts = {"dino_local": dino_local.sum(), "dino_global": dino_global.sum(), "ibot": ibot, "koleo": spread}
         if self.model.pixel_head is not None:
-            parts["pixels"] = self.model.pixel_head.loss(patches, images, masked, weights)
+            parts["pixels"] = self.model.pixel_head.loss(patches, images, masked, patch_weights)
             loss = loss + recipe.pixel_weight * parts["pixels"]
         return loss, {name: part.detach() for name, part in parts.items()} | signs
 

@@ -8,7 +8,7 @@ from torch import distributed, multiprocessing, nn
 from torch.nn import functional as F
 
 from fmseg.records.plans import Architecture, Pretraining, Views
-from fmseg.tasks import dino_losses
+from fmseg.tasks import dino_targets
 from fmseg.tasks.dino import DinoTask
 from fmseg.tasks.dino_collapse import collapse_measures, rankme
 from fmseg.tasks.dino_losses import koleo, prototype_cross_entropy
@@ -176,7 +176,8 @@ def test_rows_are_taken_in_pieces_without_a_difference(monkeypatch):
     whole.backward()
     gradients = [parameter.grad.clone() for parameter in task.model.parameters()]
     task.zero_grad()
-    monkeypatch.setitem(dino_losses.CHUNK_ELEMENTS, "cpu", 3 * RECIPE.num_prototypes)
+    monkeypatch.setitem(dino_targets.CHUNK_ELEMENTS, "cpu", 5 * RECIPE.num_prototypes)
+    monkeypatch.setitem(dino_targets.BLOCK_ELEMENTS, "cpu", 2 * RECIPE.num_prototypes)
     pieces, _ = task.training_loss(batch, 0)
     pieces.backward()
     torch.testing.assert_close(pieces, whole)
