@@ -163,6 +163,8 @@ def _config(recipe: Pretraining) -> Any:
         ibot=head,
         compute_precision=SimpleNamespace(grad_scaler=False),
         train=SimpleNamespace(centering=centering),
-        crops=SimpleNamespace(global_crops_size=recipe.views.global_size[0], local_crops_number=recipe.views.num_locals),
+        crops=SimpleNamespace(
+            global_crops_size=recipe.views.global_size[0], local_crops_number=recipe.views.num_locals
+        ),
         optim=SimpleNamespace(layerwise_decay=recipe.layer_decay, patch_embed_lr_mult=recipe.patch_embed_factor),
     )

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from fmseg.networks.block import Block, Shape
 from fmseg.records.plans import Architecture
@@ -50,6 +51,8 @@ class ViT(nn.Module):
         self.reg_token = nn.Parameter(registers) if architecture.num_registers else None
         self.blocks = nn.Sequential(*(Block(block) for block in trunk.blocks))
         self.norm: nn.Module = trunk.norm
+        #: whether the backward pass computes each layer anew instead of keeping what is in it
+        self.checkpointing = False
         self.set_drop_path(drop_path, drop_path_schedule)
         self._initialise()
 
@@ -75,7 +78,7 @@ class ViT(nn.Module):
         shapes = [tokens_shape(group) for group in groups]
         tokens = pack(groups)  # (T, D)
         for block in self.blocks:
-            tokens = block(tokens, shapes)
+            tokens = self._run(block, tokens, shapes)
         return unpack(self.norm(tokens), shapes)
 
     def forward_taps(self, image: Tensor, blocks: Sequence[int]) -> list[Tensor]:
@@ -84,13 +87,19 @@ class ViT(nn.Module):
         embedded = self._embed(image, None)
         shape, tokens, taps = tokens_shape(embedded), embedded.flatten(0, 1), {}
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, [shape])
+            tokens = self._run(block, tokens, [shape])
             if index in blocks:
                 patches = self.norm(tokens.unflatten(0, shape)[:, self.num_prefix_tokens :])  # (B, N, D)
                 taps[index] = patches.transpose(1, 2).unflatten(2, (h, w))  # (B, D, h, w)
             if index == max(blocks):
                 break
         return [taps[index] for index in blocks]
+
+    def _run(self, block: nn.Module, tokens: Tensor, shapes: list[Shape]) -> Tensor:
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            # random numbers too are drawn anew, from the same state
+            return checkpoint(block, tokens, shapes, use_reentrant=False)  # type: ignore[no-any-return]
+        return block(tokens, shapes)  # type: ignore[no-any-return]
 
     def _embed(self, image: Tensor, mask: Tensor | None) -> Tensor:
         h, w = patch_grid((image.shape[2], image.shape[3]), self.architecture.patch_size)

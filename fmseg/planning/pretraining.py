@@ -146,9 +146,9 @@ def _build(
         **plan_optimisation(scale, batch, reasons),
         **explain_constants(reasons),
     )
-    accumulation, because = accumulation_for(recipe, hardware)
-    reasons.share(("accumulation",), because)
-    return recipe.model_copy(update={"accumulation": accumulation}), reasons.all()
+    accumulation, checkpointing, because = fit_into_memory(recipe, hardware)
+    reasons.share(("accumulation", "checkpointing"), because)
+    return recipe.evolve(accumulation=accumulation, checkpointing=checkpointing), reasons.all()
 
 
 def precision_for(hardware: Hardware) -> tuple[Precision, str]:
@@ -160,14 +160,26 @@ def precision_for(hardware: Hardware) -> tuple[Precision, str]:
     return "float32", f"this {hardware.device} has no fast half precision"
 
 
-def accumulation_for(recipe: Pretraining, hardware: Hardware) -> tuple[int, str]:
-    """Return into how many parts a device's share of the batch is cut, so that each fits into its memory."""
+def fit_into_memory(recipe: Pretraining, hardware: Hardware) -> tuple[int, bool, str]:
+    """Return into how many parts a device's share of the batch is cut, and whether layers are computed anew.
+
+    Computing anew costs a third more time, but leaves the images that KoLeo compares together: it comes first.
+    """
     share = recipe.batch_size // hardware.num_devices
     room = hardware.memory_gb * (MEMORY_SHARE_CPU if hardware.device == "cpu" else MEMORY_SHARE)
+    anew = recipe.evolve(checkpointing=True)
+    if memory_gb(recipe, share, hardware) <= room:
+        need = memory_gb(recipe, share, hardware)
+        return 1, False, f"{share} images at a time take about {need:.1f} GB, of {room:.0f} GB that may be used"
     # KoLeo looks for the nearest other image, so a part has at least two
     parts = [n for n in range(1, max(1, share // 2) + 1) if share % n == 0]
-    accumulation = next((n for n in parts if memory_gb(recipe, share // n) <= room), parts[-1])
-    need = memory_gb(recipe, share // accumulation)
-    return accumulation, (
-        f"{share // accumulation} images at a time take about {need:.1f} GB, of {room:.0f} GB that may be used"
+    accumulation = next((n for n in parts if memory_gb(anew, share // n, hardware) <= room), parts[-1])
+    need = memory_gb(anew, share // accumulation, hardware)
+    return (
+        accumulation,
+        True,
+        (
+            f"{share // accumulation} images at a time take about {need:.1f} GB with each layer computed anew in the "
+            f"backward pass, of {room:.0f} GB that may be used; {memory_gb(recipe, share, hardware):.0f} GB otherwise"
+        ),
     )

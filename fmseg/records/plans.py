@@ -129,6 +129,8 @@ class Pretraining(Part):
     # optimisation
     batch_size: int
     accumulation: int
+    #: whether the backward pass computes each layer anew: the same result, less memory, more time
+    checkpointing: bool = False
     iterations: int
     warmup_iterations: int
     freeze_last_layer_iterations: int

@@ -194,6 +194,8 @@ def _fit(
         seed=recipe.seed,
         log_every=log_every or min(max(recipe.iterations // 200, 1), 50),
         checkpoint_minutes=options.checkpoint_minutes,
+        split=task.split,
+        forget_step=task.forget_step,
     )
     draw = Hook(max(recipe.iterations // 20, 10), lambda step: _draw(run, runtime))
     draws = _batches(corpus, recipe, runtime, options.num_workers)

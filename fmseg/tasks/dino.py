@@ -62,9 +62,13 @@ class DinoNetwork(nn.Module):
         return shared, shared if self.ibot_head is None else self.ibot_head.last_layer()
 
     def cross_entropy(
-        self, tokens: tuple[Tensor, Tensor], targets: tuple[Targets, Targets], weights: tuple[Tensor, Tensor], temperature: float
+        self,
+        tokens: tuple[Tensor, Tensor],
+        targets: tuple[Targets, Targets],
+        weights: tuple[Tensor, Tensor],
+        temperature: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the weighted sum of the cross-entropies of CLS and patch tokens, and each token's, without gradient."""
+        """Return the weighted sum of all cross-entropies, and without gradient those of CLS and of patch tokens."""
         if self.ibot_head is None:
             count = len(tokens[0])
             both = joined_targets(count, *targets)
@@ -103,7 +107,9 @@ class DinoTask(nn.Module):
     def build(cls, recipe: Pretraining) -> Self:
         """Return the task with random weights: a function of torch's seed alone."""
         architecture = recipe.architecture
-        return cls(recipe, ViT(architecture, recipe.drop_path), ViT(architecture))
+        student = ViT(architecture, recipe.drop_path)
+        student.checkpointing = recipe.checkpointing
+        return cls(recipe, student, ViT(architecture))
 
     @property
     def teacher_backbone(self) -> ViT:
@@ -157,6 +163,23 @@ class DinoTask(nn.Module):
         for centre in (self.dino_centre, self.ibot_centre):
             if centre is not None:
                 centre.update()
+
+    def split(self, batch: Batch, parts: int) -> list[Batch] | None:
+        """Return a batch in parts of as many images each; None if one would have less than two, for KoLeo."""
+        num_images, pieces = len(batch["globals"]) // GLOBALS, [Batch() for _ in range(parts)]
+        if num_images % parts or num_images < 2 * parts:
+            return None
+        for name, tensor in batch.items():
+            crops = tensor.unflatten(0, (-1, num_images))  # (crops, B, ...)
+            for piece, chunk in zip(pieces, crops.chunk(parts, 1), strict=True):
+                piece[name] = chunk.flatten(0, 1)
+        return pieces
+
+    def forget_step(self) -> None:
+        """Drop what a step left for ``after_step``: it is begun anew."""
+        for centre in (self.dino_centre, self.ibot_centre):
+            if centre is not None:
+                centre.forget()
 
     def teacher_momentum(self, step: int) -> float:
         """Return the share of itself that the teacher keeps: half a cosine over all iterations."""

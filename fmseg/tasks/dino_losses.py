@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from fmseg.tasks.dino_targets import BLOCK_ELEMENTS, CHUNK_ELEMENTS, Targets, matmul_dtype, slices
 
+
 def prototype_cross_entropy(
     rows: Tensor, prototypes: Tensor, targets: Targets, row_weights: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:

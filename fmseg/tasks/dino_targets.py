@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 
+from fmseg.networks.ranks import are_ranks_together
+
 #: slice of rows -> their targets (n, K), float32; each row sums to 1
 Targets = Callable[[slice], Tensor]
 
@@ -63,8 +65,12 @@ class Centre(nn.Module):
         with torch.autocast(rows.device.type, enabled=False):
             total = torch.mv(prototypes, rows.sum(0))  # the sum of the logits is the logit of the summed rows
         sums = torch.cat([total, total.new_tensor([len(rows)])])
-        handle = dist.all_reduce(sums, async_op=True) if _is_distributed() else None
+        handle = dist.all_reduce(sums, async_op=True) if are_ranks_together() else None
         self._pending.append((sums, handle))
+
+    def forget(self) -> None:
+        """Drop what was observed since the last update."""
+        self._pending.clear()
 
     @torch.no_grad()
     def update(self) -> None:
@@ -123,14 +129,14 @@ def sinkhorn_targets(rows: Tensor, prototypes: Tensor, temperature: float, *, it
     # row vanishes however large a trainable gain makes the logits
     top = matrix.amax(1)
     peak = top.amax() if len(top) else top.new_tensor(-torch.inf)
-    if _is_distributed():
+    if are_ranks_together():
         dist.all_reduce(peak, op=dist.ReduceOp.MAX)
     matrix.sub_(top[:, None]).exp_()
     row_scale, column_scale = (top - peak).exp(), matrix.new_ones(matrix.shape[1])
     with torch.autocast(matrix.device.type, enabled=False):
         for _ in range(iterations):
             used = torch.mv(matrix.T, row_scale)
-            if _is_distributed():
+            if are_ranks_together():
                 dist.all_reduce(used)
             shares = used / used.amax()
             column_scale = shares.clamp_(min=1e-30).reciprocal_()
@@ -140,7 +146,3 @@ def sinkhorn_targets(rows: Tensor, prototypes: Tensor, temperature: float, *, it
         return (matrix[part] * row_scale[part, None]).mul_(column_scale)
 
     return targets
-
-
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -163,6 +163,27 @@ def test_stochastic_depth_is_a_function_of_the_seed_and_of_training_mode():
     assert torch.equal(draw(1), draw(2))
 
 
+def test_layers_computed_anew_give_the_same_bits_and_keep_less():
+    vit, images = make_vit(drop_path=0.3), [torch.randn(4, 2, 32, 32), torch.randn(6, 2, 16, 24)]
+    found, kept = [], []
+    for vit.checkpointing in (False, True):
+        sizes = {}
+
+        def note(tensor, sizes=sizes):
+            sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        torch.manual_seed(3)
+        vit.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            tokens = vit.forward_groups(images, [None, None])
+        kept.append(sum(sizes.values()))
+        sum(each.square().sum() for each in tokens).backward()
+        found.append([*tokens, *(parameter.grad for parameter in vit.parameters() if parameter.grad is not None)])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert kept[1] < 0.5 * kept[0]
+
+
 def test_drop_path_is_uniform_or_rises_over_the_depth():
     def rates(vit):
         return [block.drop_rate for block in vit.blocks]

@@ -185,6 +185,35 @@ def test_rows_are_taken_in_pieces_without_a_difference(monkeypatch):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("num_locals", [3, 0])
+def test_the_parts_of_a_batch_have_the_loss_of_the_whole(num_locals):
+    task, batch = make_task(koleo_weight=0.0, shared_head=False), make_batch(num_locals=num_locals)
+    whole, _ = task.training_loss(batch, 1)
+    whole.backward()
+    gradients = [parameter.grad.clone() for parameter in task.model.parameters()]
+    task.zero_grad()
+    task.forget_step()
+    parts = task.split(batch, 2)
+    losses = [task.training_loss(part, 1)[0] / 2 for part in parts]
+    sum(losses).backward()
+    torch.testing.assert_close(sum(losses), whole)
+    for parameter, gradient in zip(task.model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+    assert task.split(batch, 4) is None, "KoLeo needs two images"
+    assert task.split(batch, 3) is None
+
+
+def test_a_step_that_is_begun_anew_moves_the_centre_once():
+    task, batch = make_task(), make_batch()
+    other = copy.deepcopy(task)
+    task.training_loss(batch, 1)
+    task.forget_step()
+    for each in (task, other):
+        each.training_loss(batch, 1)
+        each.after_step(1)
+    assert torch.equal(task.dino_centre.value, other.dino_centre.value)
+
+
 def test_the_fused_cross_entropy_is_torchs():
     rows = F.normalize(torch.randn(7, 5), dim=-1).requires_grad_()
     prototypes, targets, weights = torch.randn(9, 5).requires_grad_(), torch.randn(7, 9).softmax(-1), torch.rand(7)
