@@ -1,5 +1,6 @@
 """Several ranks as one: gradients averaged (DDP), or parameters shared out among the ranks (FSDP)."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -20,7 +21,7 @@ class Loss(nn.Module):
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and the values to log."""
-        return self.task.training_loss(batch, step)  # type: ignore[no-any-return]
+        return self.task.training_loss(batch, step)
 
 
 def distribute(task: Any, runtime: Runtime) -> nn.Module:
@@ -49,11 +50,12 @@ def without_sync(loss: nn.Module) -> AbstractContextManager[None]:
     """Return a context in which gradients add up on each rank, and do not travel."""
     if isinstance(loss, DistributedDataParallel):
         return loss.no_sync()
-    return _sharded_without_sync(loss.task) if is_sharded(loss.task) else nullcontext()
+    task = loss.task
+    return _sharded_without_sync(task) if isinstance(task, FSDPModule) else nullcontext()
 
 
 @contextmanager
-def _sharded_without_sync(task: FSDPModule) -> Any:
+def _sharded_without_sync(task: FSDPModule) -> Iterator[None]:
     task.set_requires_gradient_sync(False)
     try:
         yield

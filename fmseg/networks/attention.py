@@ -45,7 +45,7 @@ def _attention(heads: Tensor) -> Tensor:
     # torch's fused kernel is 2 to 5 times slower than plain steps for bfloat16 on a CPU, backward included
     if heads.device.type == "cpu" and heads.dtype == torch.bfloat16 and heads.shape[3] <= MAX_EXPLICIT_TOKENS:
         joined = heads.contiguous().flatten(1, 2)
-        return _PlainSteps.apply(joined).unflatten(0, heads.shape[1:3])  # type: ignore[no-any-return]
+        return _PlainSteps.apply(joined).unflatten(0, heads.shape[1:3])
     query, key, value = heads.unbind(0)
     return F.scaled_dot_product_attention(query, key, value)
 

@@ -27,10 +27,11 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.attn, self.ls1 = timms.norm1, timms.attn, timms.ls1
         self.norm2, self.mlp, self.ls2 = timms.norm2, timms.mlp, timms.ls2
-        #: share of the images that a branch leaves out in training
-        self.drop_rate = 0.0
-        #: how many images stay: from a fraction to a whole number
-        self.round_kept: Callable[[float], int] = int
+        self.set_drop(0.0, int)
+
+    def set_drop(self, rate: float, round_kept: Callable[[float], int]) -> None:
+        """Set the share of the images that a branch leaves out in training; round_kept: how many then stay."""
+        self.drop_rate, self.round_kept = rate, round_kept
 
     def forward(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
         """Return the tokens (T, D) after this layer. shapes: (images, tokens per image) of each size of view."""
@@ -78,5 +79,5 @@ def _scaled_linear(linear: nn.Linear, scale: nn.Module, tokens: Tensor) -> Tenso
     gamma = getattr(scale, "gamma", None)
     # a scale of 1e-5 would leave nothing of the weights in float16
     if gamma is None or tokens.dtype == torch.float16:
-        return scale(linear(tokens))  # type: ignore[no-any-return]
+        return scale(linear(tokens))
     return F.linear(tokens, linear.weight * gamma[:, None], None if linear.bias is None else linear.bias * gamma)

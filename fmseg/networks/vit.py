@@ -8,7 +8,7 @@ Legend: B images, C channels, H W pixels, h w patches, N = h w, P = 1 + register
 [1] Oquab et al., DINOv2, 2023. https://arxiv.org/abs/2304.07193
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -61,9 +61,10 @@ class ViT(nn.Module):
         steps = max(len(self.blocks) - 1, 1)
         shares = [1.0 if schedule == "uniform" else index / steps for index in range(len(self.blocks))]
         # DINOv2 rounds down; in the small batches of finetuning that would drop far more than the rate says
-        round_kept = int if schedule == "uniform" else round
+        round_kept: Callable[[float], int] = int if schedule == "uniform" else round
         for block, share in zip(self.blocks, shares, strict=True):
-            block.drop_rate, block.round_kept = rate * share, round_kept
+            assert isinstance(block, Block)
+            block.set_drop(rate * share, round_kept)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the normed tokens (B, P + N, D) of one batch (B, C, H, W)."""
@@ -98,8 +99,8 @@ class ViT(nn.Module):
     def _run(self, block: nn.Module, tokens: Tensor, shapes: list[Shape]) -> Tensor:
         if self.checkpointing and self.training and torch.is_grad_enabled():
             # random numbers too are drawn anew, from the same state
-            return checkpoint(block, tokens, shapes, use_reentrant=False)  # type: ignore[no-any-return]
-        return block(tokens, shapes)  # type: ignore[no-any-return]
+            return checkpoint(block, tokens, shapes, use_reentrant=False)
+        return block(tokens, shapes)
 
     def _embed(self, image: Tensor, mask: Tensor | None) -> Tensor:
         h, w = patch_grid((image.shape[2], image.shape[3]), self.architecture.patch_size)

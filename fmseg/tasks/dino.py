@@ -77,10 +77,9 @@ class DinoNetwork(nn.Module):
                 head(torch.cat(tokens)), head.last_layer(), both, torch.cat(weights), temperature
             )
             return loss, each[:count], each[count:]
-        heads = (self.dino_head, self.ibot_head)
         (dino, cls), (ibot, patches) = (
-            prototype_cross_entropy(head(part), head.last_layer(), *rest, temperature)
-            for head, part, *rest in zip(heads, tokens, targets, weights, strict=True)
+            prototype_cross_entropy(head(tokens[i]), head.last_layer(), targets[i], weights[i], temperature)
+            for i, head in enumerate((self.dino_head, self.ibot_head))
         )
         return dino + ibot, cls, patches
 
