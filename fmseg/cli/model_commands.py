@@ -9,11 +9,13 @@ import typer
 from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
 from fmseg.cli.data_commands import Budget, Datasets, PlansName, would
 from fmseg.cli.frame import Output, Session, command
+from fmseg.cli.launcher import launched, must_launch
 from fmseg.console import print_line, print_table
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")]
 Workers = Annotated[int | None, typer.Option("--num-workers", help="Loader processes; 0 loads inline.")]
 Minutes = Annotated[float, typer.Option("--checkpoint-minutes", help="At most this much work is ever lost.")]
+Gpus = Annotated[int | None, typer.Option("--gpus", help="One process for each of so many GPUs of this machine.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one number, as --set iterations=500.")]
 
 
@@ -26,6 +28,7 @@ def pretrain(
     settings: Settings = None,
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
+    gpus: Gpus = None,
     fresh: Fresh = False,
 ) -> Output:
     """Pretrain one foundation checkpoint per modality with DINOv2; without -d on all preprocessed datasets."""
@@ -35,6 +38,8 @@ def pretrain(
     names = dataset_names(session.workspace, dataset) if dataset else session.workspace.dataset_names()
     if session.dry_run:
         return would([session.workspace.prepared(each) for each in names], [session.workspace.foundations()])
+    if must_launch(gpus):
+        return launched(gpus)
     options = PretrainOptions(
         name=name,
         budget_s=parse_duration(budget),
@@ -62,6 +67,7 @@ def train(
     settings: Settings = None,
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
+    gpus: Gpus = None,
     fresh: Fresh = False,
 ) -> Output:
     """Train one fold, or every fold and choose the best; goes on where it was stopped."""
@@ -72,6 +78,8 @@ def train(
     (name,) = dataset_names(workspace, [dataset])
     if session.dry_run:
         return would([workspace.prepared(name)], [workspace.results_of(name)])
+    if must_launch(gpus):
+        return launched(gpus)
     recipes = [recipe] if recipe else planned_recipes(workspace, name, plans)[: 1 if fold else None]
     folds = [parse_fold(fold)] if fold is not None else list(range(num_folds(workspace, name)))
     rows: list[tuple[object, ...]] = []

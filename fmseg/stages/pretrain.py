@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ from fmseg.files import locked, read_lines
 from fmseg.imaging.measure import read_facts
 from fmseg.inference.probes import MEASURES, probe, thinned
 from fmseg.learning.loop import FitOptions, Hook, fit
-from fmseg.learning.optim import adamw, cosine, parameter_groups, set_step, warmup_cosine
+from fmseg.learning.pretraining import pretraining_optimizer, set_pretraining_step
 from fmseg.learning.runtime import Runtime
 from fmseg.networks.vit import ViT
 from fmseg.networks.weights import save_backbone
@@ -77,10 +78,11 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
     run = RunFolder(workspace.foundation(corpus.modality, options.name or corpus.default_name))
     runtime = Runtime.detect("float32")
     with locked(run.path, "this pretraining") if runtime.is_main else nullcontext():
+        if runtime.is_main and options.fresh:
+            run.clear()
+        measured_s = _measured_step(workspace, corpus, run, runtime, options)
         if runtime.is_main:
-            if options.fresh:
-                run.clear()
-            run.claim(_config(workspace, corpus, run, runtime, options))
+            run.claim(_config(workspace, corpus, run, runtime, options, measured_s))
         runtime.barrier()
         # what rank 0 planned is what all ranks do
         config = PretrainConfig.load(run.path / "run.json")
@@ -95,7 +97,12 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
 
 
 def _config(
-    workspace: Workspace, corpus: Corpus, run: RunFolder, runtime: Runtime, options: PretrainOptions
+    workspace: Workspace,
+    corpus: Corpus,
+    run: RunFolder,
+    runtime: Runtime,
+    options: PretrainOptions,
+    measured_s: float | None,
 ) -> PretrainConfig:
     """Return the configuration of the run that is there, or plan a new one.
 
@@ -110,7 +117,7 @@ def _config(
         there = PretrainConfig.load(path)
         recipe, because = there.recipe, there.because
     else:
-        recipe, because = _plan(workspace, corpus, runtime, options)
+        recipe, because = _plan(workspace, corpus, runtime, options, measured_s)
     return PretrainConfig(
         modality=corpus.modality,
         recipe=apply_settings(recipe, options.settings),
@@ -122,9 +129,9 @@ def _config(
 
 
 def _plan(
-    workspace: Workspace, corpus: Corpus, runtime: Runtime, options: PretrainOptions
+    workspace: Workspace, corpus: Corpus, runtime: Runtime, options: PretrainOptions, measured_s: float | None = None
 ) -> tuple[Pretraining, tuple[Reason, ...]]:
-    """Plan from the facts of all datasets; with a budget, from the time that a step really takes here."""
+    """Plan from the facts of all datasets. measured_s: what a step of the plan made without it takes."""
     facts = pool_facts(
         [
             corpus_facts(
@@ -136,11 +143,20 @@ def _plan(
         ]
     )
     hardware = detect_hardware().evolve(num_devices=runtime.world)
-    if options.budget_s is None or runtime.world > 1:
-        return plan_pretraining(facts, hardware, budget_s=options.budget_s)
-    guess, _ = plan_pretraining(facts, hardware, budget_s=options.budget_s)
-    measured_s = _measure_step(corpus, guess, runtime.at(guess.precision), options)
     return plan_pretraining(facts, hardware, budget_s=options.budget_s, measured_step_s=measured_s)
+
+
+def _measured_step(
+    workspace: Workspace, corpus: Corpus, run: RunFolder, runtime: Runtime, options: PretrainOptions
+) -> float | None:
+    """With a budget, let all ranks measure a step of what rank 0 would plan; None where the plan is there already."""
+    is_new = not (run.path / "run.json").exists()
+    (is_needed,) = runtime.highest([runtime.is_main and options.budget_s is not None and is_new])
+    if not is_needed:
+        return None
+    planned = _plan(workspace, corpus, runtime, options)[0].model_dump_json() if runtime.is_main else ""
+    guess = Pretraining.model_validate_json(runtime.from_main(planned))
+    return _measure_step(corpus, guess, runtime.at(guess.precision), options)
 
 
 def _tell_benefit(recipe: Pretraining, runtime: Runtime) -> None:
@@ -157,6 +173,8 @@ def _measure_step(corpus: Corpus, recipe: Pretraining, runtime: Runtime, options
         run = RunFolder(Path(folder))
         _fit(corpus, short, run, runtime, options, log_every=1)
         seconds = [json.loads(line)["seconds"] for line in read_lines(run.timing)]
+    if not runtime.is_main:
+        return 0.0  # rank 0 keeps the time
     # the first steps start workers and choose kernels
     step_s = median(seconds[PROBE_STEPS // 2 :])
     logger.info("a step of %d images takes %.2f s here", recipe.batch_size, step_s)
@@ -179,13 +197,7 @@ def _fit(
     )
     torch.manual_seed(recipe.seed)
     task = DinoTask.build(recipe).to(runtime.device)
-    groups = parameter_groups(
-        task.model.named_parameters(),
-        depth=recipe.architecture.depth,
-        layer_decay=recipe.layer_decay,
-        patch_embed_factor=recipe.patch_embed_factor,
-    )
-    optimizer = adamw(groups)
+    optimizer = pretraining_optimizer(task.model, recipe)
     fit_options = FitOptions(
         iterations=recipe.iterations,
         batch_size=recipe.batch_size,
@@ -199,7 +211,8 @@ def _fit(
     )
     draw = Hook(max(recipe.iterations // 20, 10), lambda step: _draw(run, runtime))
     draws = _batches(corpus, recipe, runtime, options.num_workers)
-    fit(task, draws, optimizer, lambda step: _set_step(optimizer, recipe, step), run, runtime, fit_options, [draw])
+    schedule = partial(set_pretraining_step, optimizer, recipe)
+    fit(task, draws, optimizer, schedule, run, runtime, fit_options, [draw])
     return task
 
 
@@ -219,23 +232,6 @@ def _batches(
         rank=runtime.rank,
         world=runtime.world,
     )
-
-
-def _set_step(optimizer: object, recipe: Pretraining, step: int) -> dict[str, float]:
-    """Write learning rate and weight decay of one step; return what is logged."""
-    total = recipe.iterations
-    lr = warmup_cosine(
-        step,
-        total=total,
-        warmup=recipe.warmup_iterations,
-        start=0.0,
-        peak=recipe.learning_rate,
-        end=recipe.min_learning_rate,
-    )
-    weight_decay = cosine(step, total, *recipe.weight_decay)
-    is_frozen = step < recipe.freeze_last_layer_iterations
-    set_step(optimizer, lr, weight_decay, last_layer_lr=0.0 if is_frozen else lr)  # type: ignore[arg-type]
-    return {"learning_rate": lr, "weight_decay": weight_decay}
 
 
 def _draw(run: RunFolder, runtime: Runtime) -> dict[str, float]:
