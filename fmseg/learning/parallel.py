@@ -1,15 +1,20 @@
 """Several ranks as one: gradients averaged (DDP), or parameters shared out among the ranks (FSDP)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fmseg.learning.memory import Batch
 from fmseg.learning.runtime import Runtime
+from fmseg.networks.block import Block
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Loss(nn.Module):
@@ -39,6 +44,44 @@ def distribute(task: Any, runtime: Runtime) -> nn.Module:
         find_unused_parameters=True,
         gradient_as_bucket_view=True,
     )
+
+
+def shard(task: nn.Module, runtime: Runtime) -> None:
+    """Share out a task's parameters among the ranks: layer by layer, then all that is left (FSDP2) [1].
+
+    Before the optimizer is made, which must see the shards. Trained and averaged copies are cut alike.
+    [1] Zhao et al., PyTorch FSDP, 2023. https://arxiv.org/abs/2304.11277
+    """
+    mesh = init_device_mesh(runtime.device.type, (runtime.world,))
+    for module in task.modules():
+        if isinstance(module, Block):
+            fully_shard(module, mesh=mesh)
+    fully_shard(task, mesh=mesh)
+    # gathers and lets go around this method too, not only around forward
+    register_fsdp_forward_method(task, "training_loss")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor that is shared out among the ranks as one; all ranks must call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(task: M, make: Callable[[], M]) -> M:
+    """Return a task whose parameters are whole: itself, or a new one that takes over what the ranks hold together."""
+    if not is_sharded(task):
+        return task
+    state = {name: whole(tensor) for name, tensor in task.state_dict().items()}
+    plain = make()
+    plain.load_state_dict(state)
+    return plain
+
+
+def part_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return this rank's share of a whole tensor, cut as ``like`` is; the tensor itself if that is whole."""
+    if not isinstance(like, DTensor):
+        return tensor
+    # every rank has read the whole, so nothing need travel
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def is_sharded(task: nn.Module) -> bool:

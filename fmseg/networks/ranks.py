@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from torch import distributed
+from torch import Tensor, distributed, nn
+from torch.distributed.tensor import DTensor
 
 _is_alone = ContextVar("is_alone", default=False)
 
@@ -28,3 +29,8 @@ def alone() -> Iterator[None]:
         yield
     finally:
         _is_alone.reset(token)
+
+
+def local_parts(module: nn.Module) -> list[Tensor]:
+    """Return what this rank holds of a module's parameters: all of them, unless they are shared out."""
+    return [parameter.to_local() if isinstance(parameter, DTensor) else parameter for parameter in module.parameters()]

@@ -131,6 +131,8 @@ def memory_gb(recipe: Pretraining, images_per_step: int, hardware: Hardware) -> 
     logits = 2 * width * min(rows * recipe.num_prototypes, LOGITS_AT_ONCE[hardware.device])
     # Sinkhorn's targets of all rows, float32
     logits += 4 * rows * recipe.num_prototypes * (recipe.centering == "sinkhorn")
+    if recipe.sharding == "fsdp":
+        parameters = round(parameters / hardware.num_devices)
     return (parameters * BYTES_PER_PARAMETER + activations + logits) / 1e9
 
 

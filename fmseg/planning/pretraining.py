@@ -12,6 +12,7 @@ docs/explanation/planning.md.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from fmseg.planning.augmentation import tells_sides
 from fmseg.planning.budget import memory_gb, predict_cost
@@ -30,13 +31,15 @@ from fmseg.planning.pretraining_rules import (
 from fmseg.planning.reasons import Reasons
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import LabelScheme
-from fmseg.records.plans import Hardware, Precision, Preprocessing, Pretraining, Reason
+from fmseg.records.plans import Architecture, Hardware, Precision, Preprocessing, Pretraining, Reason
 
 #: a run of fewer steps is none
 MIN_ITERATIONS = 20
 #: share of a device's memory that a plan may fill
 MEMORY_SHARE = 0.8
 MEMORY_SHARE_CPU = 0.5
+#: of a ViT-L
+SHARDED_WIDTH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,7 @@ def _build(
         std=tuple(max(MIN_STD, value) for value in facts.std),
         batch_size=batch,
         accumulation=1,
+        sharding=reasons.keep("sharding", sharding_for(architecture, hardware)),
         precision=reasons.keep("precision", precision_for(hardware)),
         seed=seed,
         **plan_length(reached, facts.num_images, batch, iterations, reasons),
@@ -158,6 +162,15 @@ def precision_for(hardware: Hardware) -> tuple[Precision, str]:
     if hardware.device == "cuda":
         return "float16", "this GPU has no bfloat16; float16 needs loss scaling, which is done"
     return "float32", f"this {hardware.device} has no fast half precision"
+
+
+def sharding_for(vit: Architecture, hardware: Hardware) -> tuple[Literal["ddp", "fsdp"], str]:
+    """Return whether each device holds the whole network or a part of it."""
+    if hardware.num_devices == 1:
+        return "ddp", "there is one device"
+    if vit.width >= SHARDED_WIDTH:
+        return "fsdp", f"from a ViT-L on, parameters and moments are shared out among {hardware.num_devices} devices"
+    return "ddp", "parameters and moments of a network below a ViT-L are small beside its activations"
 
 
 def fit_into_memory(recipe: Pretraining, hardware: Hardware) -> tuple[int, bool, str]:

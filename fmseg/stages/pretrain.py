@@ -18,6 +18,7 @@ from fmseg.files import locked, read_lines
 from fmseg.imaging.measure import read_facts
 from fmseg.inference.probes import MEASURES, probe, thinned
 from fmseg.learning.loop import FitOptions, Hook, fit
+from fmseg.learning.parallel import gathered, shard
 from fmseg.learning.pretraining import pretraining_optimizer, set_pretraining_step
 from fmseg.learning.runtime import Runtime
 from fmseg.networks.vit import ViT
@@ -197,6 +198,8 @@ def _fit(
     )
     torch.manual_seed(recipe.seed)
     task = DinoTask.build(recipe).to(runtime.device)
+    if recipe.sharding == "fsdp" and runtime.world > 1:
+        shard(task, runtime)
     optimizer = pretraining_optimizer(task.model, recipe)
     fit_options = FitOptions(
         iterations=recipe.iterations,
@@ -213,7 +216,7 @@ def _fit(
     draws = _batches(corpus, recipe, runtime, options.num_workers)
     schedule = partial(set_pretraining_step, optimizer, recipe)
     fit(task, draws, optimizer, schedule, run, runtime, fit_options, [draw])
-    return task
+    return gathered(task, lambda: DinoTask.build(recipe).to(runtime.device))
 
 
 def _batches(

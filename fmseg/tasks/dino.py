@@ -15,6 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from fmseg.networks.ranks import local_parts
 from fmseg.networks.vit import ViT
 from fmseg.records.plans import Pretraining
 from fmseg.tasks.dino_collapse import collapse_measures
@@ -158,7 +159,8 @@ class DinoTask(nn.Module):
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student, and the centres towards the teacher's mean answer."""
         share = 1 - self.teacher_momentum(step)
-        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.model.parameters()), share)
+        teacher, student = (local_parts(network) for network in (self.teacher, self.model))
+        torch._foreach_lerp_(teacher, student, share)
         for centre in (self.dino_centre, self.ibot_centre):
             if centre is not None:
                 centre.update()

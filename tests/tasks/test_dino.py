@@ -214,6 +214,29 @@ def test_a_step_that_is_begun_anew_moves_the_centre_once():
     assert torch.equal(task.dino_centre.value, other.dino_centre.value)
 
 
+@pytest.mark.parametrize("patch", [8, 14, 16])
+@pytest.mark.parametrize(("ffn", "registers"), [("mlp", 0), ("swiglu", 4)])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_every_kind_of_vit_learns_from_rectangular_views(patch, ffn, registers, checkpointing):
+    shape = {"patch_size": patch, "ffn": ffn, "num_registers": registers, "image_size": (3 * patch, 4 * patch)}
+    recipe = RECIPE.evolve(architecture=ARCHITECTURE.evolve(**shape), drop_path=0.3, checkpointing=checkpointing)
+    torch.manual_seed(0)
+    task = DinoTask.build(recipe)
+    assert task.model.backbone.checkpointing is checkpointing
+    masks = torch.rand(8, 12) < 0.4
+    batch = {
+        "globals": torch.randn(8, 1, 3 * patch, 4 * patch),
+        "locals": torch.randn(12, 1, 2 * patch, patch),
+        "masks": masks,
+    }
+    loss, values = task.training_loss(batch, 0)
+    loss.backward()
+    task.after_step(0)
+    assert math.isfinite(loss.item())
+    assert float(values["target_entropy"]) > 0
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.model.parameters())
+
+
 def test_the_fused_cross_entropy_is_torchs():
     rows = F.normalize(torch.randn(7, 5), dim=-1).requires_grad_()
     prototypes, targets, weights = torch.randn(9, 5).requires_grad_(), torch.randn(7, 9).softmax(-1), torch.rand(7)
