@@ -191,3 +191,13 @@ def test_two_ranks_pretrain_as_one(raw, tmp_path_factory):
     one, two = ([line for line in lines if "loss" in line] for lines in (one, two))
     for name in ("loss", "dino_local", "dino_global", "ibot"):
         assert [line[name] for line in one] == pytest.approx([line[name] for line in two], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_measure_the_step_that_a_budget_is_planned_from(raw):
+    done(fmseg(raw, "plan_and_preprocess", "-d", "501"))
+    result = fmseg(raw, "pretrain", "--gpus", "2", "--budget", "30s", "--num-workers", "0")
+    done(result)
+    assert result.stderr.count("a step of") == 1
+    assert result.stdout.count("d501") == 1
+    assert len(list(raw.glob("fmseg_results/foundation/*/*/foundation.json"))) == 1

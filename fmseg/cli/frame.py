@@ -45,6 +45,8 @@ class Output:
     value: Any
     show: Callable[[], None] = field(default=lambda: None)
     exit_code: int = 0
+    #: whether other processes have said it already
+    is_told: bool = False
 
 
 class ListCommand(TyperCommand):
@@ -151,6 +153,8 @@ def execute(function: Callable[..., Output], settings: dict[str, Any], values: d
         if settings["debug"]:
             traceback.print_exc()
         return _report(error, settings["json"])
+    if output.is_told:
+        return output.exit_code
     if settings["json"]:
         print_json(output.value)
     else:

@@ -10,6 +10,7 @@ import typer
 from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
 from fmseg.cli.data_commands import Budget, Datasets, Images, Modality, PlansName, Processes, num_processes, would
 from fmseg.cli.frame import Output, Session, command
+from fmseg.cli.launcher import launched, must_launch
 from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
 from fmseg.console import duration, is_only_process, print_line, print_table
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")]
 Workers = Annotated[int | None, typer.Option("--num-workers", help="Loader processes; 0 loads inline.")]
 Minutes = Annotated[float, typer.Option("--checkpoint-minutes", help="At most this much work is ever lost.")]
+Gpus = Annotated[int | None, typer.Option("--gpus", help="One process for each of so many GPUs of this machine.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one number, as --set iterations=500.")]
 
 
@@ -36,6 +38,7 @@ def pretrain(
     checkpoint_minutes: Minutes = 10.0,
     processes: Processes = None,
     store: Annotated[bool, typer.Option(help="Prepare --images once, or decode them at each use.")] = True,
+    gpus: Gpus = None,
     fresh: Fresh = False,
 ) -> Output:
     """Pretrain one foundation checkpoint per modality with DINOv2.
@@ -64,6 +67,8 @@ def pretrain(
     own = image_datasets(session, images, modality)
     how = Preparation(num_processes(processes), keeps_plan=True, with_store=store)
     skipped = sum(prepare_dataset(session, each, how)[-1] for each in own if is_only_process())
+    if must_launch(gpus):
+        return launched(gpus)
     names += [each for each in own if each not in names]
     made = learn(session.workspace, names, options)
     columns = ("checkpoint", "modality", "images", "samples seen", "iterations")
@@ -109,6 +114,7 @@ def train(
     settings: Settings = None,
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
+    gpus: Gpus = None,
     fresh: Fresh = False,
 ) -> Output:
     """Train one fold, or every fold and choose the best; goes on where it was stopped."""
@@ -119,6 +125,8 @@ def train(
     (name,) = dataset_names(workspace, [dataset])
     if session.dry_run:
         return would([workspace.prepared(name)], [workspace.results_of(name)])
+    if must_launch(gpus):
+        return launched(gpus)
     recipes = [recipe] if recipe else planned_recipes(workspace, name, plans)[: 1 if fold else None]
     folds = [parse_fold(fold)] if fold is not None else list(range(num_folds(workspace, name)))
     rows: list[tuple[object, ...]] = []

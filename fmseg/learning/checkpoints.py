@@ -141,6 +141,8 @@ def _set_aside(folder: Path, stem: str) -> None:
 def _remove_old(folder: Path) -> None:
     kept = {path.stem for path in _numbered(folder)[-KEPT:]}
     # the JSON goes first: what is left without one was never, or is no longer, a checkpoint
-    for path in (*_numbered(folder), *sorted(folder.glob("step_*.safetensors")), *folder.glob(".*.tmp")):
+    # what a kill left half written: ours, and what safetensors calls its own
+    stale = (*folder.glob(".*.tmp"), *folder.glob(".tmp*"))
+    for path in (*_numbered(folder), *sorted(folder.glob("step_*.safetensors")), *stale):
         if path.stem not in kept:
             path.unlink()

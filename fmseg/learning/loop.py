@@ -9,27 +9,27 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NoReturn, Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from fmseg.console import track
 from fmseg.errors import EnvironmentProblem, Interrupted
 from fmseg.learning.checkpoints import load_latest, save_checkpoint
+from fmseg.learning.gradients import Gradients
 from fmseg.learning.journal import Journal
+from fmseg.learning.memory import Batch
 from fmseg.learning.optim import clip_and_step, clip_groups
+from fmseg.learning.options import FitOptions as FitOptions
 from fmseg.learning.runtime import Pace, Runtime, StopRequest, stop_signals
 from fmseg.learning.state import pack, unpack
 from fmseg.records.run import RunFolder
 
 logger = logging.getLogger(__name__)
-
-Batch = dict[str, Tensor]
 
 
 class Task(Protocol):
@@ -47,24 +47,6 @@ class Task(Protocol):
 
     def clip_modules(self) -> list[nn.Module]:
         """Return the modules whose gradients are clipped each on its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitOptions:
-    """How long to train, and what to do how often."""
-
-    iterations: int
-    #: images per step, over all ranks and micro-batches; only the speed is reckoned from it
-    batch_size: int
-    #: micro-batches per step
-    accumulation: int = 1
-    #: highest norm of a clip module's gradients; 0 for no clipping
-    clip_norm: float
-    seed: int
-    log_every: int
-    checkpoint_minutes: float = 10.0
-    #: steps between two checkpoints, besides those by the clock
-    checkpoint_every: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,26 +92,9 @@ def fit(
                 if stop.signal_number and runtime.world == 1:
                     loop.interrupt(step, stop.signal_number)
                 raise
-            try:
-                loop.update(step, micro_batches)
-            except torch.OutOfMemoryError as error:
-                raise EnvironmentProblem(
-                    f"The {runtime.device.type} device has too little memory for {options.batch_size} images a "
-                    f"step in {options.accumulation} parts. Choose a smaller batch_size, or free the device."
-                ) from error
+            loop.update(step, micro_batches)
             loop.finish_step(step + 1, hooks, stop)
     return options.iterations
-
-
-class _Loss(nn.Module):
-    """A task whose loss is its forward pass, as DistributedDataParallel wants it."""
-
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.task = task
-
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.task.training_loss(batch, step)
 
 
 class _Loop:
@@ -152,9 +117,10 @@ class _Loop:
         self.pace = Pace(runtime.device)
         self.clip_groups = clip_groups(task.clip_modules(), optimizer)
         self.schedule: dict[str, float] = {}
+        self.gradients = Gradients(task, optimizer, self.scaler, self.journal, runtime, options)
         self.start = self.saved_step = self._resume()
         self.saved_time = time.monotonic()
-        self.loss = self._distributed()
+        self.gradients.distribute()
         self.module.train()
 
     def _resume(self) -> int:
@@ -167,6 +133,7 @@ class _Loop:
             done, tensors, values = found
             unpack(tensors, values, self.module, self.optimizer, self.scaler)
             self.journal.restore(values["journal"])
+            self.gradients.parts = values.get("parts", 1)
             logger.info("Going on after step %d of %d.", done, self.options.iterations)
         if self.runtime.is_main:
             self.run.rewind(done)
@@ -189,10 +156,8 @@ class _Loop:
     def update(self, step: int, micro_batches: list[Batch]) -> None:
         """Do step number ``step``, counted from 0."""
         self.schedule = self.set_step(step)
-        self.runtime.seed_step(self.options.seed, step)
-        self.optimizer.zero_grad(set_to_none=True)
-        for index, micro_batch in enumerate(micro_batches):
-            self._backward(step, micro_batch, is_last=index == len(micro_batches) - 1)
+        for values in self.gradients.of_step(step, micro_batches):
+            self.journal.add(values)
         norm = clip_and_step(self.optimizer, self.clip_groups, self.options.clip_norm, self.scaler)
         self.journal.add({"grad_norm": norm})
         self.task.after_step(step)
@@ -223,7 +188,7 @@ class _Loop:
         if done == self.saved_step:
             return
         tensors, values = pack(self.module, self.optimizer, self.scaler)
-        values["journal"] = self.journal.state()
+        values |= {"journal": self.journal.state(), "parts": self.gradients.parts}
         if self.runtime.is_main:
             save_checkpoint(self.run.checkpoints, done, tensors, values)
         self.runtime.barrier()  # a rank that ended now would have the others stopped
@@ -236,32 +201,4 @@ class _Loop:
             f"Stopped by {signal.Signals(signal_number).name} after step {done} of {self.options.iterations}. "
             "Run the same command again to go on.",
             signal_number,
-        )
-
-    def _backward(self, step: int, micro_batch: Batch, *, is_last: bool) -> None:
-        batch = {name: tensor.to(self.runtime.device, non_blocking=True) for name, tensor in micro_batch.items()}
-        # gradients travel between the ranks once a step, with the last micro-batch
-        with nullcontext() if is_last else self._no_sync():
-            with self.runtime.autocast():
-                loss, values = self.loss(batch, step)
-            self.scaler.scale(loss / self.options.accumulation).backward()
-        self.journal.add({"loss": loss} | values)
-
-    def _no_sync(self) -> Any:
-        return self.loss.no_sync() if isinstance(self.loss, DistributedDataParallel) else nullcontext()
-
-    def _distributed(self) -> nn.Module:
-        """Return the loss as a module; with several ranks, one that averages their gradients."""
-        loss = _Loss(self.task)
-        if self.runtime.world == 1:
-            return loss
-        if self.runtime.device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(loss)
-        return DistributedDataParallel(
-            loss,
-            # synchronised norms keep buffers equal, and those of averaged copies are large
-            broadcast_buffers=False,
-            # a mask token has no gradient where nothing is masked
-            find_unused_parameters=True,
-            gradient_as_bucket_view=True,
         )

@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from fmseg.learning.parallel import whole
 
 #: parts of a name that belong to what comes before the first block
 STEM = {"patch_embed", "pos_embed", "cls_token", "mask_token", "reg_token", "register_tokens"}
@@ -139,7 +142,7 @@ def clip_and_step(
         gradients = [parameter.grad for parameter in group if parameter.grad is not None]
         if not gradients:
             continue
-        norms.append(get_total_norm(gradients))
+        norms.append(whole(get_total_norm(gradients)))
         if clip_norm > 0:
             clip_grads_with_norm_(group, clip_norm, norms[-1])
     norm = torch.linalg.vector_norm(torch.stack(norms))
@@ -152,7 +155,8 @@ def clip_and_step(
 
 
 def _step_if(is_finite: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    if not optimizer.defaults.get("fused"):
+    is_sharded = any(isinstance(p, DTensor) for group in optimizer.param_groups for p in group["params"])
+    if is_sharded or not optimizer.defaults.get("fused"):
         if is_finite:
             optimizer.step()
         return

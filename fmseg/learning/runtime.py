@@ -106,6 +106,17 @@ class Runtime:
             distributed.all_reduce(values)
         return values
 
+    def from_main(self, text: str) -> str:
+        """Return rank 0's text on all ranks, which must all call this."""
+        if self.world == 1:
+            return text
+        (size,) = self.highest([len(text.encode()) if self.is_main else 0])
+        letters = torch.zeros(size, dtype=torch.uint8)
+        if self.is_main:
+            letters = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+        distributed.broadcast(letters, 0)
+        return bytes(letters.tolist()).decode()
+
     def barrier(self) -> None:
         """Wait until all ranks are here."""
         self.highest([0])

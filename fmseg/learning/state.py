@@ -3,7 +3,8 @@
 Parameters, buffers, the optimizer's moments by parameter name, the gradient scaler. Schedules, the order of
 the data and all that is random are functions of the step, and need no memory.
 
-All ranks call ``pack``, one of them writes: where parameters are sharded, gathering them belongs here.
+All ranks call ``pack``, one of them writes: parameters that are shared out among the ranks are gathered here, and cut
+again for whoever reads them. So a checkpoint does not depend on how many ranks there were.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fmseg.errors import BadData
+from fmseg.learning.parallel import part_of, whole
 
 TASK, OPTIMIZER = "task.", "optimizer."
 
@@ -20,10 +22,10 @@ def pack(
     task: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the state as named tensors (not copied) and JSON values."""
-    tensors = {TASK + name: tensor for name, tensor in task.state_dict().items()}
+    tensors = {TASK + name: whole(tensor) for name, tensor in task.state_dict().items()}
     for name, parameter in _trained(task, optimizer).items():
         moments = optimizer.state.get(parameter, {}).items()
-        tensors |= {f"{OPTIMIZER}{key}.{name}": value for key, value in moments if isinstance(value, Tensor)}
+        tensors |= {f"{OPTIMIZER}{key}.{name}": whole(value) for key, value in moments if isinstance(value, Tensor)}
     return tensors, {"scaler": scaler.state_dict()}
 
 
@@ -39,6 +41,8 @@ def unpack(
     Raises BadData if the state is of another model.
     """
     own = {name.removeprefix(TASK): tensor for name, tensor in tensors.items() if name.startswith(TASK)}
+    there = task.state_dict()
+    own = {name: part_of(tensor, there[name]) if name in there else tensor for name, tensor in own.items()}
     try:
         task.load_state_dict(own)
     except RuntimeError as error:
@@ -66,6 +70,7 @@ def _optimizer_state(tensors: dict[str, Tensor], trained: dict[str, nn.Parameter
         key, name = full_name.removeprefix(OPTIMIZER).split(".", 1)
         if tensor.shape == trained[name].shape:
             # in the parameter's memory format, which fused kernels rely on
-            tensor = torch.empty_like(trained[name], dtype=tensor.dtype).copy_(tensor)
+            own = torch.empty_like(trained[name], dtype=tensor.dtype)
+            tensor = own.copy_(part_of(tensor, trained[name]))
         state.setdefault(positions[name], {})[key] = tensor
     return state

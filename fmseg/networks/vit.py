@@ -1,8 +1,7 @@
 """The plain ViT of DINOv2, built from timm's blocks under timm's parameter names.
 
 It runs several view sizes at once: linear layers, norms and MLPs see the tokens of all views in one call, and only
-attention is done view size by view size. In training, stochastic depth leaves images out of a residual branch
-before it is computed, instead of multiplying its result by zero, as in DINOv2 [1].
+attention is done view size by view size [1]. A layer is in ``block.py``.
 
 Legend: B images, C channels, H W pixels, h w patches, N = h w, P = 1 + registers, D width, T tokens of all views.
 
@@ -16,13 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from fmseg.networks.attention import attend
+from fmseg.networks.block import Block, Shape
 from fmseg.records.plans import Architecture
 
 DropPathSchedule = Literal["uniform", "linear"]
-Shape = tuple[int, int]
-Branch = Callable[[Tensor, list[Shape]], Tensor]
 
 
 class ViT(nn.Module):
@@ -51,8 +49,10 @@ class ViT(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(1, architecture.width))
         registers = torch.empty(1, architecture.num_registers, architecture.width)
         self.reg_token = nn.Parameter(registers) if architecture.num_registers else None
-        self.blocks: nn.Sequential = trunk.blocks
+        self.blocks = nn.Sequential(*(Block(block) for block in trunk.blocks))
         self.norm: nn.Module = trunk.norm
+        #: whether the backward pass computes each layer anew instead of keeping what is in it
+        self.checkpointing = False
         self.set_drop_path(drop_path, drop_path_schedule)
         self._initialise()
 
@@ -60,9 +60,11 @@ class ViT(nn.Module):
         """Set the rate of stochastic depth of each block."""
         steps = max(len(self.blocks) - 1, 1)
         shares = [1.0 if schedule == "uniform" else index / steps for index in range(len(self.blocks))]
-        self.drop_rates = [rate * share for share in shares]
         # DINOv2 rounds down; in the small batches of finetuning that would drop far more than the rate says
-        self._round_kept: Callable[[float], int] = int if schedule == "uniform" else round
+        round_kept: Callable[[float], int] = int if schedule == "uniform" else round
+        for block, share in zip(self.blocks, shares, strict=True):
+            assert isinstance(block, Block)
+            block.set_drop(rate * share, round_kept)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the normed tokens (B, P + N, D) of one batch (B, C, H, W)."""
@@ -74,10 +76,11 @@ class ViT(nn.Module):
         images: one (B, C, H, W) per view size. masks: (B, N) bool each, true where the mask token replaces a patch.
         """
         groups = [self._embed(image, mask) for image, mask in zip(images, masks, strict=True)]
-        for block, rate in zip(self.blocks, self.drop_rates, strict=True):
-            groups = self._run_block(block, rate, groups)
         shapes = [tokens_shape(group) for group in groups]
-        return unpack(self.norm(pack(groups)), shapes)
+        tokens = pack(groups)  # (T, D)
+        for block in self.blocks:
+            tokens = self._run(block, tokens, shapes)
+        return unpack(self.norm(tokens), shapes)
 
     def forward_taps(self, image: Tensor, blocks: Sequence[int]) -> list[Tensor]:
         """Return the patch tokens after the given blocks (counted from 0), final norm applied: (B, D, h, w) each."""
@@ -87,14 +90,21 @@ class ViT(nn.Module):
 
     def forward_blocks(self, image: Tensor, blocks: Sequence[int]) -> list[Tensor]:
         """Return all tokens after the given blocks (counted from 0), final norm applied: (B, P + N, D) each."""
-        groups, found = [self._embed(image, None)], {}
-        for index, (block, rate) in enumerate(zip(self.blocks, self.drop_rates, strict=True)):
-            groups = self._run_block(block, rate, groups)
+        embedded = self._embed(image, None)
+        shape, tokens, found = tokens_shape(embedded), embedded.flatten(0, 1), {}
+        for index, block in enumerate(self.blocks):
+            tokens = self._run(block, tokens, [shape])
             if index in blocks:
-                found[index] = self.norm(groups[0])
+                found[index] = self.norm(tokens.unflatten(0, shape))
             if index == max(blocks):
                 break
         return [found[index] for index in blocks]
+
+    def _run(self, block: nn.Module, tokens: Tensor, shapes: list[Shape]) -> Tensor:
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            # random numbers too are drawn anew, from the same state
+            return checkpoint(block, tokens, shapes, use_reentrant=False)
+        return block(tokens, shapes)
 
     def _embed(self, image: Tensor, mask: Tensor | None) -> Tensor:
         h, w = patch_grid((image.shape[2], image.shape[3]), self.architecture.patch_size)
@@ -129,34 +139,6 @@ class ViT(nn.Module):
             grid = resample(size=(h, w))
         assert grid.shape[-2:] == (h, w)
         return torch.cat([self.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
-
-    def _run_block(self, block: Any, rate: float, groups: list[Tensor]) -> list[Tensor]:
-        def attention(tokens: Tensor, shapes: list[Shape]) -> Tensor:
-            heads = block.attn.num_heads
-            return block.ls1(block.attn.proj(attend(block.attn.qkv(block.norm1(tokens)), shapes, heads)))
-
-        def mlp(tokens: Tensor, shapes: list[Shape]) -> Tensor:
-            return block.ls2(block.mlp(block.norm2(tokens)))
-
-        return self._add_branch(mlp, rate, self._add_branch(attention, rate, groups))
-
-    def _add_branch(self, branch: Branch, rate: float, groups: list[Tensor]) -> list[Tensor]:
-        """Return ``groups`` plus a residual branch, computed on a random subset of the images in training."""
-        if not self.training or rate == 0:
-            shapes = [tokens_shape(group) for group in groups]
-            added = unpack(branch(pack(groups), shapes), shapes)
-            return [group + more for group, more in zip(groups, added, strict=True)]
-        kept = [max(self._round_kept(len(group) * (1 - rate)), 1) for group in groups]
-        chosen = [
-            torch.randperm(len(group), device=group.device)[:count] for group, count in zip(groups, kept, strict=True)
-        ]
-        subsets = [group.index_select(0, index) for group, index in zip(groups, chosen, strict=True)]
-        shapes = [tokens_shape(subset) for subset in subsets]
-        added = unpack(branch(pack(subsets), shapes), shapes)
-        return [
-            group.index_add(0, index, more.to(group.dtype), alpha=len(group) / len(index))
-            for group, index, more in zip(groups, chosen, added, strict=True)
-        ]
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -26,8 +26,12 @@ BYTES_PER_PARAMETER = 20
 KEPT_STATES, STATE_COPIES, WEIGHT_FILES = 2, 4, 3
 #: kept for the backward pass per token, layer and channel, in half precision; float32 takes twice as much
 BYTES_PER_ACTIVATION = 45
-#: probabilities and their gradients over all prototypes, float32
-LOGIT_COPIES = 4
+#: of them, with checkpointing: the layer's input, float32
+BYTES_PER_INPUT = 4
+#: a forward pass once more, in units of one
+CHECKPOINTING_COST = 1.0
+#: elements of the logits that exist at once, of student and teacher, in half precision or float32
+LOGITS_AT_ONCE = {"cpu": 2**24, "cuda": 2**27, "mps": 2**24}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ def predict_cost(recipe: Pretraining, hardware: Hardware) -> Cost:
         images_per_s=images_per_s,
         step_s=recipe.batch_size / images_per_s,
         seconds=START_UP_S + samples / images_per_s,
-        memory_gb=memory_gb(recipe, recipe.batch_size // (recipe.accumulation * hardware.num_devices)),
+        memory_gb=memory_gb(recipe, recipe.batch_size // (recipe.accumulation * hardware.num_devices), hardware),
         disk_gb=disk_gb(recipe),
         samples_seen=samples,
         waits_for_views=loader < network,
@@ -90,7 +94,8 @@ def step_gflop(recipe: Pretraining) -> float:
     student_tokens, teacher_tokens = head_tokens(recipe)
     hidden, bottleneck = recipe.head_hidden, recipe.head_bottleneck
     head = 2 * (vit.width * hidden + hidden**2 + hidden * bottleneck + bottleneck * recipe.num_prototypes)
-    return (3 * student + teacher + head * (3 * student_tokens + teacher_tokens)) / 1e9
+    passes = 3 + CHECKPOINTING_COST * recipe.checkpointing
+    return (passes * student + teacher + head * (3 * student_tokens + teacher_tokens)) / 1e9
 
 
 def forward_flop(vit: Architecture, size: tuple[int, int]) -> float:
@@ -114,16 +119,25 @@ def num_parameters(vit: Architecture) -> int:
     return round((4 + 2 * vit.mlp_ratio) * vit.width**2 * vit.depth) + patch + positions
 
 
-def memory_gb(recipe: Pretraining, images_per_step: int) -> float:
+def memory_gb(recipe: Pretraining, images_per_step: int, hardware: Hardware) -> float:
     """Return the memory of one device that takes ``images_per_step`` images at a time."""
     vit, views = recipe.architecture, recipe.views
     parameters = num_parameters(vit) + head_parameters(recipe)
     tokens = 2 * num_patches(vit, views.global_size) + views.num_locals * num_patches(vit, views.local_size)
     tokens += (2 + views.num_locals) * (1 + vit.num_registers)
-    scale = 2 if recipe.precision == "float32" else 1
-    activations = tokens * vit.depth * vit.width * BYTES_PER_ACTIVATION * scale
-    logits = sum(head_tokens(recipe)) * recipe.num_prototypes * 4 * LOGIT_COPIES
-    return (parameters * BYTES_PER_PARAMETER + images_per_step * (activations + logits)) / 1e9
+    tokens *= images_per_step
+    width = 4 if recipe.precision == "float32" else 2
+    layer = tokens * vit.width * BYTES_PER_ACTIVATION * width / 2
+    # stochastic depth leaves images out of the branches; with checkpointing one layer at a time is whole
+    kept = BYTES_PER_INPUT * tokens * vit.width * vit.depth + layer
+    activations = kept if recipe.checkpointing else layer * vit.depth * (1 - recipe.drop_path)
+    rows = images_per_step * sum(head_tokens(recipe))
+    logits = 2 * width * min(rows * recipe.num_prototypes, LOGITS_AT_ONCE[hardware.device])
+    # Sinkhorn's targets of all rows, float32
+    logits += 4 * rows * recipe.num_prototypes * (recipe.centering == "sinkhorn")
+    if recipe.sharding == "fsdp":
+        parameters = round(parameters / hardware.num_devices)
+    return (parameters * BYTES_PER_PARAMETER + activations + logits) / 1e9
 
 
 def disk_gb(recipe: Pretraining) -> float:

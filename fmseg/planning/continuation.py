@@ -12,7 +12,7 @@ from fmseg.errors import UnknownName, UsageError
 from fmseg.planning.budget import predict_cost
 from fmseg.planning.finetuning import pretraining_strength
 from fmseg.planning.ladder import Climb, Rung, default_budget_s, most_within, useful_samples
-from fmseg.planning.pretraining import MIN_ITERATIONS, CorpusFacts, accumulation_for, build_recipe
+from fmseg.planning.pretraining import MIN_ITERATIONS, CorpusFacts, build_recipe, fit_into_memory
 from fmseg.planning.reasons import Reasons, between, between_powers
 from fmseg.planning.starting_point import Found
 from fmseg.records.foundation import Foundation
@@ -119,11 +119,11 @@ def _continued(
         reasons.share((*HEADS, "teacher_temperature"), f"the heads of {parent.name} go on, at their last temperature")
     changes |= _caution(parent, recipe, reasons)
     made = recipe.evolve(**changes)
-    accumulation, why = accumulation_for(made, hardware)
-    reasons.share(("accumulation",), why)
+    accumulation, checkpointing, why = fit_into_memory(made, hardware)
+    reasons.share(("accumulation", "checkpointing"), why)
     told = {reason.key for reason in reasons.all()}
     others = tuple(reason for reason in because if reason.key not in told)
-    return made.evolve(accumulation=accumulation), (*reasons.all(), *others)
+    return made.evolve(accumulation=accumulation, checkpointing=checkpointing), (*reasons.all(), *others)
 
 
 def _caution(parent: Foundation, recipe: Pretraining, reasons: Reasons) -> dict[str, Any]:

@@ -12,6 +12,7 @@ docs/explanation/planning.md.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from fmseg.planning.augmentation import tells_sides
 from fmseg.planning.budget import memory_gb, predict_cost
@@ -31,13 +32,15 @@ from fmseg.planning.pretraining_rules import (
 from fmseg.planning.reasons import Reasons
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import OutputScheme
-from fmseg.records.plans import Hardware, Precision, Preprocessing, Pretraining, Reason
+from fmseg.records.plans import Architecture, Hardware, Precision, Preprocessing, Pretraining, Reason
 
 #: a run of fewer steps is none
 MIN_ITERATIONS = 20
 #: share of a device's memory that a plan may fill
 MEMORY_SHARE = 0.8
 MEMORY_SHARE_CPU = 0.5
+#: of a ViT-L
+SHARDED_WIDTH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,7 @@ def build_recipe(
         std=tuple(max(MIN_STD, value) for value in facts.std),
         batch_size=batch,
         accumulation=1,
+        sharding=reasons.keep("sharding", sharding_for(architecture, hardware)),
         precision=reasons.keep("precision", precision_for(hardware)),
         seed=seed,
         **plan_length(reached, facts.num_images, batch, iterations, reasons),
@@ -148,9 +152,9 @@ def build_recipe(
         **plan_optimisation(scale, batch, reasons),
         **explain_constants(reasons),
     )
-    accumulation, because = accumulation_for(recipe, hardware)
-    reasons.share(("accumulation",), because)
-    return recipe.model_copy(update={"accumulation": accumulation}), reasons.all()
+    accumulation, checkpointing, because = fit_into_memory(recipe, hardware)
+    reasons.share(("accumulation", "checkpointing"), because)
+    return recipe.evolve(accumulation=accumulation, checkpointing=checkpointing), reasons.all()
 
 
 def precision_for(hardware: Hardware) -> tuple[Precision, str]:
@@ -162,14 +166,35 @@ def precision_for(hardware: Hardware) -> tuple[Precision, str]:
     return "float32", f"this {hardware.device} has no fast half precision"
 
 
-def accumulation_for(recipe: Pretraining, hardware: Hardware) -> tuple[int, str]:
-    """Return into how many parts a device's share of the batch is cut, so that each fits into its memory."""
+def sharding_for(vit: Architecture, hardware: Hardware) -> tuple[Literal["ddp", "fsdp"], str]:
+    """Return whether each device holds the whole network or a part of it."""
+    if hardware.num_devices == 1:
+        return "ddp", "there is one device"
+    if vit.width >= SHARDED_WIDTH:
+        return "fsdp", f"from a ViT-L on, parameters and moments are shared out among {hardware.num_devices} devices"
+    return "ddp", "parameters and moments of a network below a ViT-L are small beside its activations"
+
+
+def fit_into_memory(recipe: Pretraining, hardware: Hardware) -> tuple[int, bool, str]:
+    """Return into how many parts a device's share of the batch is cut, and whether layers are computed anew.
+
+    Computing anew costs a third more time, but leaves the images that KoLeo compares together: it comes first.
+    """
     share = recipe.batch_size // hardware.num_devices
     room = hardware.memory_gb * (MEMORY_SHARE_CPU if hardware.device == "cpu" else MEMORY_SHARE)
+    anew = recipe.evolve(checkpointing=True)
+    if memory_gb(recipe, share, hardware) <= room:
+        need = memory_gb(recipe, share, hardware)
+        return 1, False, f"{share} images at a time take about {need:.1f} GB, of {room:.0f} GB that may be used"
     # KoLeo looks for the nearest other image, so a part has at least two
     parts = [n for n in range(1, max(1, share // 2) + 1) if share % n == 0]
-    accumulation = next((n for n in parts if memory_gb(recipe, share // n) <= room), parts[-1])
-    need = memory_gb(recipe, share // accumulation)
-    return accumulation, (
-        f"{share // accumulation} images at a time take about {need:.1f} GB, of {room:.0f} GB that may be used"
+    accumulation = next((n for n in parts if memory_gb(anew, share // n, hardware) <= room), parts[-1])
+    need = memory_gb(anew, share // accumulation, hardware)
+    return (
+        accumulation,
+        True,
+        (
+            f"{share // accumulation} images at a time take about {need:.1f} GB with each layer computed anew in the "
+            f"backward pass, of {room:.0f} GB that may be used; {memory_gb(recipe, share, hardware):.0f} GB otherwise"
+        ),
     )

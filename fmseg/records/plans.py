@@ -135,6 +135,10 @@ class Pretraining(Part):
     # optimisation
     batch_size: int
     accumulation: int
+    #: whether the backward pass computes each layer anew: the same result, less memory, more time
+    checkpointing: bool = False
+    #: with several devices: each holds the whole network (ddp), or a part of it (fsdp)
+    sharding: Literal["ddp", "fsdp"] = "ddp"
     iterations: int
     warmup_iterations: int
     freeze_last_layer_iterations: int

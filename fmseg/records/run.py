@@ -181,7 +181,9 @@ class RunFolder:
         return [json.loads(line) for line in read_lines(self.metrics)]
 
     def rewind(self, step: int) -> None:
-        """Drop the log lines after ``step``: a resumed run writes them again."""
+        """Drop the log lines after ``step``, which a resumed run writes again, and what a kill left half written."""
+        for path in self.path.glob(".*.tmp"):
+            path.unlink()
         for path in (self.metrics, self.timing):
             lines = [line for line in read_lines(path) if json.loads(line)["step"] <= step]
             if path.exists():

@@ -16,13 +16,21 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from fmseg.networks.ranks import local_parts
 from fmseg.networks.vit import ViT
 from fmseg.records.plans import Pretraining
 from fmseg.tasks.dino_collapse import collapse_measures
 from fmseg.tasks.dino_contrast import contrast_crops, contrast_patches
 from fmseg.tasks.dino_heads import PixelHead, ProjectionHead
 from fmseg.tasks.dino_losses import koleo, prototype_cross_entropy
-from fmseg.tasks.dino_targets import Centre, Targets, matmul_dtype, sinkhorn_targets, softmax_targets
+from fmseg.tasks.dino_targets import (
+    Centre,
+    Targets,
+    joined_targets,
+    matmul_dtype,
+    sinkhorn_targets,
+    softmax_targets,
+)
 
 Batch = dict[str, Tensor]
 Values = dict[str, Tensor]
@@ -70,6 +78,24 @@ class DinoNetwork(nn.Module):
         shared = self.dino_head.last_layer()
         return shared, shared if self.ibot_head is None else self.ibot_head.last_layer()
 
+    def cross_entropy(
+        self,
+        rows: tuple[Tensor, Tensor],
+        targets: tuple[Targets, Targets],
+        weights: tuple[Tensor, Tensor],
+        temperature: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weighted sum of all cross-entropies, and without gradient those of CLS and of patch rows."""
+        prototypes = self.prototypes()
+        if self.ibot_head is None:
+            count, both = len(rows[0]), joined_targets(len(rows[0]), *targets)
+            loss, each = prototype_cross_entropy(torch.cat(rows), prototypes[0], both, torch.cat(weights), temperature)
+            return loss, each[:count], each[count:]
+        (dino, cls), (ibot, patches) = (
+            prototype_cross_entropy(*each, temperature) for each in zip(rows, prototypes, targets, weights, strict=True)
+        )
+        return dino + ibot, cls, patches
+
 
 class DinoTask(nn.Module):
     """Student (``model``) and teacher, and the centres of the teacher's targets.
@@ -93,7 +119,9 @@ class DinoTask(nn.Module):
     def build(cls, recipe: Pretraining) -> Self:
         """Return the task with random weights: a function of torch's seed alone."""
         architecture = recipe.architecture
-        return cls(recipe, ViT(architecture, recipe.drop_path), ViT(architecture))
+        student = ViT(architecture, recipe.drop_path)
+        student.checkpointing = recipe.checkpointing
+        return cls(recipe, student, ViT(architecture))
 
     @property
     def teacher_backbone(self) -> ViT:
@@ -120,28 +148,30 @@ class DinoTask(nn.Module):
         masked = masks.flatten().nonzero().squeeze(1)
         taught = self._teach(images, masked, self.teacher_temperature(step))
         local_cls, global_cls, patches = self._study(images, batch["locals"], masks, masked)
-        cls_rows, patch_rows = self.model.project(torch.cat([local_cls, global_cls]), patches)
-        cls_prototypes, patch_prototypes = self.model.prototypes()
-
-        weights, teachers = _pair_crops(len(images) // GLOBALS, len(local_cls), taught.cls_targets)
-        temperature = recipe.student_temperature
-        dino, each = prototype_cross_entropy(cls_rows, cls_prototypes, teachers, weights, temperature)
-        dino_local, dino_global = (weights * each).split([len(local_cls), len(global_cls)])
-        weights = _mask_weights(masks, masked)
-        ibot, _ = prototype_cross_entropy(patch_rows, patch_prototypes, taught.patch_targets, weights, temperature)
+        rows = self.model.project(torch.cat([local_cls, global_cls]), patches)
+        cls_weights, teachers = _pair_crops(len(images) // GLOBALS, len(local_cls), taught.cls_targets)
+        patch_weights = _mask_weights(masks, masked)
+        crossed, cls_each, patch_each = self.model.cross_entropy(
+            rows,
+            (teachers, taught.patch_targets),
+            (recipe.dino_weight * cls_weights, recipe.ibot_weight * patch_weights),
+            recipe.student_temperature,
+        )
+        dino_local, dino_global = (cls_weights * cls_each).split([len(local_cls), len(global_cls)])
+        ibot = torch.dot(patch_weights, patch_each)
         spread = torch.stack([koleo(crop) for crop in global_cls.chunk(GLOBALS)]).sum()
 
-        loss = recipe.dino_weight * dino + recipe.ibot_weight * ibot + recipe.koleo_weight * spread
+        loss = crossed + recipe.koleo_weight * spread
         parts = {"dino_local": dino_local.sum(), "dino_global": dino_global.sum(), "ibot": ibot, "koleo": spread}
         if self.model.pixel_head is not None:
-            parts["pixels"] = self.model.pixel_head.loss(patches, images, masked, weights)
+            parts["pixels"] = self.model.pixel_head.loss(patches, images, masked, patch_weights)
             loss = loss + recipe.pixel_weight * parts["pixels"]
         if recipe.contrast_weight > 0:
-            parts["contrast"] = contrast_crops(cls_rows, taught.cls_rows, recipe.contrast_temperature)
+            parts["contrast"] = contrast_crops(rows[0], taught.cls_rows, recipe.contrast_temperature)
             loss = loss + recipe.contrast_weight * parts["contrast"]
         if recipe.patch_contrast_weight > 0:
             parts["patch_contrast"] = contrast_patches(
-                patch_rows, taught.patch_rows, weights, recipe.contrast_temperature
+                rows[1], taught.patch_rows, patch_weights, recipe.contrast_temperature
             )
             loss = loss + recipe.patch_contrast_weight * parts["patch_contrast"]
         return loss, {name: part.detach() for name, part in parts.items()} | taught.signs
@@ -150,10 +180,28 @@ class DinoTask(nn.Module):
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student, and the centres towards the teacher's mean answer."""
         share = 1 - self.teacher_momentum(step)
-        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.model.parameters()), share)
+        teacher, student = (local_parts(network) for network in (self.teacher, self.model))
+        torch._foreach_lerp_(teacher, student, share)
         for centre in (self.dino_centre, self.ibot_centre):
             if centre is not None:
                 centre.update()
+
+    def split(self, batch: Batch, parts: int) -> list[Batch] | None:
+        """Return a batch in parts of as many images each; None if one would have less than two, for KoLeo."""
+        num_images, pieces = len(batch["globals"]) // GLOBALS, [Batch() for _ in range(parts)]
+        if num_images % parts or num_images < 2 * parts:
+            return None
+        for name, tensor in batch.items():
+            crops = tensor.unflatten(0, (-1, num_images))  # (crops, B, ...)
+            for piece, chunk in zip(pieces, crops.chunk(parts, 1), strict=True):
+                piece[name] = chunk.flatten(0, 1)
+        return pieces
+
+    def forget_step(self) -> None:
+        """Drop what a step left for ``after_step``: it is begun anew."""
+        for centre in (self.dino_centre, self.ibot_centre):
+            if centre is not None:
+                centre.forget()
 
     def teacher_momentum(self, step: int) -> float:
         """Return the share of itself that the teacher keeps: half a cosine over all iterations."""

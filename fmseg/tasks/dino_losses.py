@@ -13,10 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmseg.tasks.dino_targets import Targets, matmul_dtype, similarity
-
-# elements of a (rows, K) tensor: found by trial on a CPU; a GPU wants fewer and larger pieces
-CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**27}
+from fmseg.tasks.dino_targets import BLOCK_ELEMENTS, CHUNK_ELEMENTS, Targets, matmul_dtype, slices
 
 
 def prototype_cross_entropy(
@@ -35,31 +32,45 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, prototypes: Tensor, row_weights: Tensor, targets: Targets, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        dtype = matmul_dtype(rows)
+        dtype, device, num_prototypes = matmul_dtype(rows), rows.device.type, len(prototypes)
         scaled, matrix = (rows / temperature).to(dtype), prototypes.to(dtype)
         # weights below 1 / (tokens of a batch) would vanish in float16
         peak = row_weights.amax().clamp(min=1e-30) if len(rows) else row_weights.new_ones(())
         weighted = scaled * (row_weights / peak).to(dtype)[:, None]
         values, grad_rows = rows.new_empty(len(rows)), torch.empty_like(rows)
         grad_prototypes = torch.zeros_like(prototypes)
-        size = max(CHUNK_ELEMENTS.get(rows.device.type, 2**24) // len(prototypes), 1)
-        for start in range(0, len(rows), size):
-            part = slice(start, start + size)
-            log_student = F.log_softmax(similarity(scaled[part], matrix), -1)  # (n, K)
-            target = targets(part)
-            values[part] = -torch.linalg.vecdot(target, log_student)
-            grad_logits = log_student.exp_().sub_(target).to(dtype)
-            grad_rows[part] = grad_logits @ matrix
-            grad_prototypes.add_(grad_logits.T @ weighted[part])
+        for chunk in slices(len(rows), CHUNK_ELEMENTS.get(device, 2**24), num_prototypes):
+            logits = F.linear(scaled[chunk], matrix)  # (n, K)
+            for part in slices(chunk.stop, BLOCK_ELEMENTS.get(device, 2**24), num_prototypes, chunk.start):
+                block = logits[part.start - chunk.start : part.stop - chunk.start]
+                values[part] = _to_gradient_(block, targets(part))
+            grad_rows[chunk] = logits @ matrix
+            if dtype == grad_prototypes.dtype:
+                grad_prototypes.addmm_(logits.T, weighted[chunk])
+            else:
+                grad_prototypes.add_(logits.T @ weighted[chunk])
         grad_rows.mul_((row_weights / temperature)[:, None])
-        ctx.save_for_backward(grad_rows, grad_prototypes.mul_(peak))
+        ctx.save_for_backward(grad_rows, grad_prototypes, peak)
         ctx.mark_non_differentiable(values)
         return torch.dot(values, row_weights), values
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        grad_rows, grad_prototypes = ctx.saved_tensors
-        return grad_rows * grad_loss, grad_prototypes * grad_loss, None, None, None
+        grad_rows, grad_prototypes, peak = ctx.saved_tensors
+        # in place: a second backward pass would be refused by autograd, which sees that saved tensors have changed
+        return grad_rows * grad_loss, grad_prototypes.mul_(peak * grad_loss), None, None, None
+
+
+def _to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
+    """Turn logits (n, K) into softmax(logits) - targets, in place; return each row's cross-entropy (n,), float32."""
+    own = logits if logits.dtype == torch.float32 else logits.float()
+    own.sub_(own.amax(-1, keepdim=True))
+    agreement = torch.linalg.vecdot(targets, own)
+    total = own.exp_().sum(-1, keepdim=True)
+    gradient = own.div_(total).sub_(targets)
+    if gradient is not logits:
+        logits.copy_(gradient)
+    return total.squeeze(-1).log_().sub_(agreement)
 
 
 def koleo(features: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 Both ways come to a softmax of (logits - potential) / temperature. Softmax centring takes a running mean of the
 logits as potential; Sinkhorn-Knopp solves for the one under which all prototypes are used alike.
 Targets are handed out in slices of rows, so that no (T, K) tensor need exist with centring, and one with Sinkhorn.
+Matrix products want many rows at once, all that follows them few: what fits into a CPU's cache is read and written
+several times as fast. So logits are made in chunks, and handed out in blocks of a chunk.
 
 Legend: T tokens (rows), K prototypes, E width of the head's output.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,8 +17,15 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 
+from fmseg.networks.ranks import are_ranks_together
+
 #: slice of rows -> their targets (n, K), float32; each row sums to 1
 Targets = Callable[[slice], Tensor]
+
+#: elements of a (rows, K) tensor that one matrix product makes, found by trial on a CPU; a GPU wants fewer and larger
+CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**27}
+#: and of those that are worked on together: 1 MB in float32 on a CPU
+BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**27}
 
 
 def matmul_dtype(tensor: Tensor) -> torch.dtype:
@@ -28,6 +37,13 @@ def matmul_dtype(tensor: Tensor) -> torch.dtype:
 def similarity(rows: Tensor, prototypes: Tensor) -> Tensor:
     """Return rows (T, E) times prototypes (K, E) as (T, K) float32, multiplied in the prototypes' precision."""
     return F.linear(rows.to(prototypes.dtype), prototypes).float()
+
+
+def slices(num_rows: int, elements: int, num_prototypes: int, start: int = 0) -> Iterator[slice]:
+    """Yield the rows from ``start`` to ``num_rows`` in pieces of at most ``elements`` (rows, K), one row at least."""
+    size = max(elements // num_prototypes, 1)
+    for first in range(start, num_rows, size):
+        yield slice(first, min(first + size, num_rows))
 
 
 class Centre(nn.Module):
@@ -49,8 +65,12 @@ class Centre(nn.Module):
         with torch.autocast(rows.device.type, enabled=False):
             total = torch.mv(prototypes, rows.sum(0))  # the sum of the logits is the logit of the summed rows
         sums = torch.cat([total, total.new_tensor([len(rows)])])
-        handle = dist.all_reduce(sums, async_op=True) if _is_distributed() else None
+        handle = dist.all_reduce(sums, async_op=True) if are_ranks_together() else None
         self._pending.append((sums, handle))
+
+    def forget(self) -> None:
+        """Drop what was observed since the last update."""
+        self._pending.clear()
 
     @torch.no_grad()
     def update(self) -> None:
@@ -69,10 +89,31 @@ class Centre(nn.Module):
 
 def softmax_targets(rows: Tensor, prototypes: Tensor, centre: Tensor, temperature: float) -> Targets:
     """Return softmax((logits - centre) / temperature). rows: (T, E), prototypes: (K, E), centre: (K,)."""
-    scaled, shift = rows / temperature, centre / temperature
+    scaled, shift = (rows / temperature).to(prototypes.dtype), centre / temperature
+    elements = CHUNK_ELEMENTS.get(rows.device.type, 2**24)
+    chunk, logits = slice(0, 0), prototypes.new_empty(0, len(prototypes))
 
     def targets(part: slice) -> Tensor:
-        return similarity(scaled[part], prototypes).sub_(shift).softmax(-1)
+        nonlocal chunk, logits
+        start, stop, _ = part.indices(len(scaled))
+        if start < chunk.start or stop > chunk.stop:
+            size = max(elements // len(prototypes), stop - start, 1)
+            chunk = slice(start, min(start + size, len(scaled)))
+            logits = F.linear(scaled[chunk], prototypes)  # (n, K), for the parts to come as well
+        mine = logits[start - chunk.start : stop - chunk.start]
+        return torch.sub(mine, shift).softmax(-1)
+
+    return targets
+
+
+def joined_targets(count: int, first: Targets, second: Targets) -> Targets:
+    """Return the targets of ``count`` rows of ``first``, and then those of ``second``."""
+
+    def targets(part: slice) -> Tensor:
+        if part.stop <= count:
+            return first(part)
+        rest = second(slice(max(part.start - count, 0), part.stop - count))
+        return rest if part.start >= count else torch.cat([first(slice(part.start, count)), rest])
 
     return targets
 
@@ -88,14 +129,14 @@ def sinkhorn_targets(rows: Tensor, prototypes: Tensor, temperature: float, *, it
     # row vanishes however large a trainable gain makes the logits
     top = matrix.amax(1)
     peak = top.amax() if len(top) else top.new_tensor(-torch.inf)
-    if _is_distributed():
+    if are_ranks_together():
         dist.all_reduce(peak, op=dist.ReduceOp.MAX)
     matrix.sub_(top[:, None]).exp_()
     row_scale, column_scale = (top - peak).exp(), matrix.new_ones(matrix.shape[1])
     with torch.autocast(matrix.device.type, enabled=False):
         for _ in range(iterations):
             used = torch.mv(matrix.T, row_scale)
-            if _is_distributed():
+            if are_ranks_together():
                 dist.all_reduce(used)
             shares = used / used.amax()
             column_scale = shares.clamp_(min=1e-30).reciprocal_()
@@ -105,7 +146,3 @@ def sinkhorn_targets(rows: Tensor, prototypes: Tensor, temperature: float, *, it
         return (matrix[part] * row_scale[part, None]).mul_(column_scale)
 
     return targets
-
-
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

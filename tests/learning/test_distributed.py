@@ -19,14 +19,18 @@ def free_port():
         return server.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory):
-    """The folder of a run of two processes, as torchrun starts them, one told to stop in the middle."""
+@pytest.fixture(scope="module", params=["enough memory", "little memory"])
+def two_ranks(request, tmp_path_factory):
+    """The folder of a run of two processes, as torchrun starts them, one told to stop in the middle.
+
+    With little memory one of them can only take a part of its images at once.
+    """
     folder = tmp_path_factory.mktemp("two")
+    few = ["1"] if request.param == "little memory" else []
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder), "SIGTERM", "5"],
+            [sys.executable, str(SCRIPT), str(folder), "SIGTERM", "5", *few],
             env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
         )
         for rank in range(2)
@@ -53,6 +57,9 @@ def test_two_processes_learn_what_one_does(tmp_path, two_ranks):
 def test_metrics_are_means_over_the_ranks(tmp_path, two_ranks):
     toy_fit(tmp_path, dropout=0.0)
     one, two = RunFolder(tmp_path).history(), RunFolder(two_ranks).history()
+    told = [line for line in two if "images_at_a_time" in line]
+    assert told in ([], [{"step": 0, "images_at_a_time": 1.0}])
+    two = [line for line in two if line not in told]
     assert [line["step"] for line in two] == [line["step"] for line in one]
     for first, second in zip(one, two, strict=True):
         assert second == pytest.approx(first, rel=1e-4)

@@ -1,7 +1,9 @@
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,33 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path, straight):
     task = toy_fit(tmp_path)
     assert equal(task, straight[1])
     assert files(tmp_path) == files(straight[0])
+
+
+@pytest.mark.slow
+def test_sixty_kills_at_random_moments_change_no_byte(tmp_path):
+    """Each kill hits a fresh process, anywhere in a step or in the writing of a checkpoint."""
+    length = {"iterations": 1500, "log_every": 7, "checkpoint_every": 5}
+    toy_fit(tmp_path / "straight", **length)
+    rng, kills = random.Random(0), 0
+    while True:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                toy_fit(tmp_path / "killed", **length)
+                code = 0
+            finally:
+                os._exit(code)
+        if kills < 60:
+            time.sleep(rng.uniform(0.0, 0.15))
+            os.kill(child, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        kills += 1
+    assert kills == 60, "the run ended before it was killed so often"
+    assert files(tmp_path / "killed") == files(tmp_path / "straight")
 
 
 def test_signals_give_their_exit_codes(tmp_path):

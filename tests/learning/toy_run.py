@@ -21,8 +21,9 @@ BATCH = 8
 class ToyTask(nn.Module):
     """Regression with dropout, a frozen layer, an averaged copy and a buffer that the forward pass moves."""
 
-    def __init__(self, dropout: float = 0.5) -> None:
+    def __init__(self, dropout: float = 0.5, most_images: int = BATCH) -> None:
         super().__init__()
+        self.most_images = most_images
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(6, 16), nn.Dropout(dropout), nn.GELU(), nn.Linear(16, 2))
         self.unused = nn.Parameter(torch.ones(3))
@@ -35,6 +36,8 @@ class ToyTask(nn.Module):
         output = self.model(self.frozen(batch["image"]))
         self.center.mul_(0.9).add_(0.1 * output.detach().float().mean())
         self.calls += 1
+        if len(output) > self.most_images:
+            raise torch.OutOfMemoryError("the toy's memory is full")
         loss = (output.float() - batch["target"]).square().mean()
         return loss, {"size": output.detach().abs().mean()}
 
@@ -71,10 +74,11 @@ def toy_fit(
     change: Callable[[int, dict[str, Tensor]], dict[str, Tensor]] = lambda step, batch: batch,
     peak: float = 1e-2,
     hooks: tuple[Hook, ...] = (),
+    most_images: int = BATCH,
 ) -> ToyTask:
     """Train and return the task; ``before_step`` is called before each step's data are made."""
     runtime = runtime or Runtime(torch.device("cpu"))
-    task = ToyTask(dropout)
+    task = ToyTask(dropout, most_images)
     optimizer = adamw(parameter_groups(task.named_parameters(), depth=0))
 
     def schedule(step: int) -> dict[str, float]:
@@ -112,18 +116,29 @@ def die(at: int, number: int) -> Callable[[int], None]:
 
 
 def main() -> None:
-    """Run ``toy_run.py FOLDER SIGNAL STEP``: the last rank sends itself a signal; if that leaves it, go on."""
+    """Run ``toy_run.py FOLDER SIGNAL STEP [IMAGES]``: the last rank sends itself a signal; if that leaves it, go on.
+
+    IMAGES: at most so many fit into the memory of the last rank.
+    """
     folder, name, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     runtime = Runtime.detect("float32")
     world, is_last = runtime.world, runtime.rank == runtime.world - 1
     before = die(step, signal.Signals[name]) if is_last else lambda step: None
     dropout = 0.5 if world == 1 else 0.0
+    most_images = int(sys.argv[4]) if is_last and len(sys.argv) > 4 else BATCH
     try:
-        toy_fit(folder, dropout=dropout, accumulation=world, runtime=runtime, before_step=before)
+        toy_fit(
+            folder,
+            dropout=dropout,
+            accumulation=world,
+            runtime=runtime,
+            before_step=before,
+            most_images=most_images,
+        )
     except Interrupted as error:
         names = sorted(path.stem for path in (folder / "checkpoints").glob("*.json"))
         (folder / f"stopped_{runtime.rank}").write_text(f"{error.exit_code} {names[-1]}")
-        task = toy_fit(folder, dropout=dropout, accumulation=world, runtime=runtime)
+        task = toy_fit(folder, dropout=dropout, accumulation=world, runtime=runtime, most_images=most_images)
         torch.save(task.state_dict(), folder / f"task_{runtime.rank}.pt")
     runtime.close()
 

@@ -32,6 +32,18 @@ def test_bfloat16_on_a_cpu_is_as_near_as_its_precision():
     assert (got - block_diagonal(packed(), 4)).abs().mean() < 0.01
 
 
+def test_the_gradient_in_bfloat16_is_that_of_float32():
+    weights = torch.randn(len(packed()), 32, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        qkv = packed(dtype).requires_grad_()
+        (attend(qkv, SHAPES, 4).float() * weights).sum().backward()
+        gradients.append(qkv.grad.float())
+    exact, rounded = gradients
+    for name, (one, other) in enumerate(zip(exact.chunk(3, 1), rounded.chunk(3, 1), strict=True)):
+        assert (one - other).norm() < 0.02 * one.norm(), ["query", "key", "value"][name]
+
+
 def test_without_a_device_there_are_no_xformers():
     if torch.cuda.is_available():
         pytest.skip("here is a device")

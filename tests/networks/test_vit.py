@@ -106,7 +106,7 @@ def test_what_lies_under_the_mask_is_not_seen():
 def test_positions_are_resampled_as_the_record_says(interpolation, antialias):
     vit = make_vit(position_interpolation=interpolation, position_antialias=antialias)
     image = torch.zeros(1, 2, 16, 56)
-    vit.norm, vit.blocks, vit.drop_rates = nn.Identity(), nn.Sequential(), []
+    vit.norm, vit.blocks = nn.Identity(), nn.Sequential()
     positions = vit(image) - vit.patch_embed.proj.bias  # an image of zeros
     grid = vit.pos_embed[:, 1:].reshape(1, 4, 4, 32).permute(0, 3, 1, 2)
     where = {"size": (2, 7)} if interpolation == "size" else {"scale_factor": (2.1 / 4, 7.1 / 4)}
@@ -163,12 +163,36 @@ def test_stochastic_depth_is_a_function_of_the_seed_and_of_training_mode():
     assert torch.equal(draw(1), draw(2))
 
 
+def test_layers_computed_anew_give_the_same_bits_and_keep_less():
+    vit, images = make_vit(drop_path=0.3), [torch.randn(4, 2, 32, 32), torch.randn(6, 2, 16, 24)]
+    found, kept = [], []
+    for vit.checkpointing in (False, True):
+        sizes = {}
+
+        def note(tensor, sizes=sizes):
+            sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        torch.manual_seed(3)
+        vit.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            tokens = vit.forward_groups(images, [None, None])
+        kept.append(sum(sizes.values()))
+        sum(each.square().sum() for each in tokens).backward()
+        found.append([*tokens, *(parameter.grad for parameter in vit.parameters() if parameter.grad is not None)])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert kept[1] < 0.5 * kept[0]
+
+
 def test_drop_path_is_uniform_or_rises_over_the_depth():
+    def rates(vit):
+        return [block.drop_rate for block in vit.blocks]
+
     vit = make_vit(drop_path=0.4)
-    assert vit.drop_rates == [0.4, 0.4, 0.4]
+    assert rates(vit) == [0.4, 0.4, 0.4]
     vit.set_drop_path(0.4, "linear")
-    assert vit.drop_rates == [0.0, 0.2, 0.4]
-    assert ViT(ARCHITECTURE, 0.4, drop_path_schedule="linear").drop_rates == [0.0, 0.2, 0.4]
+    assert rates(vit) == [0.0, 0.2, 0.4]
+    assert rates(ViT(ARCHITECTURE, 0.4, drop_path_schedule="linear")) == [0.0, 0.2, 0.4]
 
 
 def test_attention_in_bfloat16_is_that_in_float32():

@@ -147,12 +147,19 @@ def test_numbers_move_smoothly_between_the_regimes():
     assert prototypes == sorted(prototypes, reverse=True)
 
 
-def test_little_memory_cuts_the_batch_instead_of_changing_it():
-    small_card = ONE_GPU.evolve(memory_gb=12.0)
-    recipe, _ = plan_pretraining(corpus(2_000_000), small_card, budget_s=DAY)
-    assert recipe.batch_size == 512
-    assert recipe.accumulation > 1
-    assert predict_cost(recipe, small_card).memory_gb <= 12
+@pytest.mark.parametrize("memory_gb", [48.0, 24.0, 12.0])
+def test_little_memory_computes_layers_anew_before_it_cuts_the_batch(memory_gb):
+    facts, rich = corpus(2_000_000), ONE_GPU.evolve(memory_gb=1000.0)
+    whole, _ = plan_pretraining(facts, rich, budget_s=DAY)
+    assert (whole.batch_size, whole.accumulation, whole.checkpointing) == (512, 1, False)
+    card = ONE_GPU.evolve(memory_gb=memory_gb)
+    recipe, reasons = plan_pretraining(facts, card, budget_s=DAY)
+    assert (recipe.batch_size, recipe.checkpointing) == (512, True)
+    assert predict_cost(recipe, card).memory_gb <= memory_gb
+    if recipe.accumulation > 1:
+        assert predict_cost(recipe.evolve(accumulation=1), card).memory_gb > 0.8 * memory_gb
+    (because,) = (reason.because for reason in reasons if reason.key.endswith("checkpointing"))
+    assert "computed anew" in because
 
 
 def test_half_precision_follows_the_device():

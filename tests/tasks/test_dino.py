@@ -8,7 +8,7 @@ from torch import distributed, multiprocessing, nn
 from torch.nn import functional as F
 
 from fmseg.records.plans import Architecture, Pretraining, Views
-from fmseg.tasks import dino_losses
+from fmseg.tasks import dino_targets
 from fmseg.tasks.dino import DinoTask
 from fmseg.tasks.dino_collapse import collapse_measures, rankme
 from fmseg.tasks.dino_losses import koleo, prototype_cross_entropy
@@ -176,12 +176,65 @@ def test_rows_are_taken_in_pieces_without_a_difference(monkeypatch):
     whole.backward()
     gradients = [parameter.grad.clone() for parameter in task.model.parameters()]
     task.zero_grad()
-    monkeypatch.setitem(dino_losses.CHUNK_ELEMENTS, "cpu", 3 * RECIPE.num_prototypes)
+    monkeypatch.setitem(dino_targets.CHUNK_ELEMENTS, "cpu", 5 * RECIPE.num_prototypes)
+    monkeypatch.setitem(dino_targets.BLOCK_ELEMENTS, "cpu", 2 * RECIPE.num_prototypes)
     pieces, _ = task.training_loss(batch, 0)
     pieces.backward()
     torch.testing.assert_close(pieces, whole)
     for parameter, gradient in zip(task.model.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_locals", [3, 0])
+def test_the_parts_of_a_batch_have_the_loss_of_the_whole(num_locals):
+    task, batch = make_task(koleo_weight=0.0, shared_head=False), make_batch(num_locals=num_locals)
+    whole, _ = task.training_loss(batch, 1)
+    whole.backward()
+    gradients = [parameter.grad.clone() for parameter in task.model.parameters()]
+    task.zero_grad()
+    task.forget_step()
+    parts = task.split(batch, 2)
+    losses = [task.training_loss(part, 1)[0] / 2 for part in parts]
+    sum(losses).backward()
+    torch.testing.assert_close(sum(losses), whole)
+    for parameter, gradient in zip(task.model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+    assert task.split(batch, 4) is None, "KoLeo needs two images"
+    assert task.split(batch, 3) is None
+
+
+def test_a_step_that_is_begun_anew_moves_the_centre_once():
+    task, batch = make_task(), make_batch()
+    other = copy.deepcopy(task)
+    task.training_loss(batch, 1)
+    task.forget_step()
+    for each in (task, other):
+        each.training_loss(batch, 1)
+        each.after_step(1)
+    assert torch.equal(task.dino_centre.value, other.dino_centre.value)
+
+
+@pytest.mark.parametrize("patch", [8, 14, 16])
+@pytest.mark.parametrize(("ffn", "registers"), [("mlp", 0), ("swiglu", 4)])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_every_kind_of_vit_learns_from_rectangular_views(patch, ffn, registers, checkpointing):
+    shape = {"patch_size": patch, "ffn": ffn, "num_registers": registers, "image_size": (3 * patch, 4 * patch)}
+    recipe = RECIPE.evolve(architecture=ARCHITECTURE.evolve(**shape), drop_path=0.3, checkpointing=checkpointing)
+    torch.manual_seed(0)
+    task = DinoTask.build(recipe)
+    assert task.model.backbone.checkpointing is checkpointing
+    masks = torch.rand(8, 12) < 0.4
+    batch = {
+        "globals": torch.randn(8, 1, 3 * patch, 4 * patch),
+        "locals": torch.randn(12, 1, 2 * patch, patch),
+        "masks": masks,
+    }
+    loss, values = task.training_loss(batch, 0)
+    loss.backward()
+    task.after_step(0)
+    assert math.isfinite(loss.item())
+    assert float(values["target_entropy"]) > 0
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.model.parameters())
 
 
 def test_the_fused_cross_entropy_is_torchs():

@@ -12,7 +12,15 @@ from fmseg.learning.runtime import Runtime
 from fmseg.records.foundation import CARD, Foundation
 from fmseg.records.run import PretrainConfig
 from fmseg.sampling.corpora import Corpus, collect_corpora
-from fmseg.stages.pretrain.configure import PretrainOptions, Preview, configure, look_ahead, run_folder, tell_benefit
+from fmseg.stages.pretrain.configure import (
+    PretrainOptions,
+    Preview,
+    configure,
+    look_ahead,
+    measured_step,
+    run_folder,
+    tell_benefit,
+)
 from fmseg.stages.pretrain.finish import finish
 from fmseg.stages.pretrain.learn import build_task, learn
 from fmseg.stages.pretrain.parent import inherit_seen, start_from
@@ -50,10 +58,11 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
     run = run_folder(workspace, corpus, options)
     runtime = Runtime.detect("float32")
     with locked(run.path, "this pretraining") if runtime.is_main else nullcontext():
+        if runtime.is_main and options.fresh:
+            run.clear()
+        step_s = measured_step(workspace, corpus, run, runtime, options)
         if runtime.is_main:
-            if options.fresh:
-                run.clear()
-            run.claim(configure(workspace, corpus, run, runtime, options))
+            run.claim(configure(workspace, corpus, run, runtime, options, step_s))
         runtime.barrier()
         # what rank 0 planned is what all ranks do
         config = PretrainConfig.load(run.path / "run.json")
@@ -68,8 +77,9 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
             watcher.begin()
             runtime = runtime.at(config.recipe.precision)
             learn(task, corpus, config.recipe, run, runtime, options.pace, watcher.hooks())
+            teacher = watcher.teacher()
             if runtime.is_main:
-                finish(workspace, corpus, watcher)
+                finish(workspace, corpus, watcher, teacher)
         runtime.barrier()
     runtime.close()
     return Foundation.load(run.path / CARD)

@@ -100,11 +100,17 @@ def run_folder(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -
 
 
 def configure(
-    workspace: Workspace, corpus: Corpus, run: RunFolder, runtime: Runtime, options: PretrainOptions
+    workspace: Workspace,
+    corpus: Corpus,
+    run: RunFolder,
+    runtime: Runtime,
+    options: PretrainOptions,
+    step_s: float | None,
 ) -> PretrainConfig:
     """Return the configuration of the run that is there, or plan a new one.
 
-    A run that goes on keeps its plan: a budget is measured anew each time and would come out differently.
+    step_s: what ``measured_step`` returned. A run that goes on keeps its plan: a budget is measured anew each time and
+    would come out differently.
     """
     sources = tuple(
         Source(dataset=name, content_hash=plans.content_hash, num_images=len(store))
@@ -117,7 +123,8 @@ def configure(
         because, watch, parent = there.because, there.watch, there.parent
         _check_resumed(run, there, recipe, options)
     else:
-        parent, recipe, because = _plan(workspace, corpus, runtime, options)
+        parent, decide = _rules(workspace, corpus, detect_hardware().evolve(num_devices=runtime.world), options)
+        recipe, because = decide(measured_step_s=step_s)
         recipe = apply_settings(recipe, options.settings)
         watch, why = _plan_watch(workspace, corpus, recipe, runtime)
         because = (*because, Reason(key="watch.every", because=why))
@@ -133,19 +140,20 @@ def configure(
     )
 
 
-def _plan(
-    workspace: Workspace, corpus: Corpus, runtime: Runtime, options: PretrainOptions
-) -> tuple[Parent | None, Pretraining, tuple[Reason, ...]]:
-    """Return the checkpoint to go on from, if one was named, recipe and reasons.
-
-    With a budget, the plan is made from the time that a step really takes here.
-    """
-    parent, decide = _rules(workspace, corpus, detect_hardware().evolve(num_devices=runtime.world), options)
-    recipe, because = decide()
-    if options.budget_s is not None and runtime.world == 1:
-        measured_s = _measure_step(corpus, recipe, runtime.at(recipe.precision), options)
-        recipe, because = decide(measured_step_s=measured_s)
-    return parent, recipe, because
+def measured_step(
+    workspace: Workspace, corpus: Corpus, run: RunFolder, runtime: Runtime, options: PretrainOptions
+) -> float | None:
+    """With a budget, let all ranks measure a step of what rank 0 would plan; None where the plan is there already."""
+    is_new = not (run.path / "run.json").exists()
+    (is_needed,) = runtime.highest([runtime.is_main and options.budget_s is not None and is_new])
+    if not is_needed:
+        return None
+    planned = ""
+    if runtime.is_main:
+        _, decide = _rules(workspace, corpus, detect_hardware().evolve(num_devices=runtime.world), options)
+        planned = decide()[0].model_dump_json()
+    guess = Pretraining.model_validate_json(runtime.from_main(planned))
+    return _measure_step(corpus, guess, runtime.at(guess.precision), options)
 
 
 def _rules(
@@ -202,8 +210,10 @@ def _measure_step(corpus: Corpus, recipe: Pretraining, runtime: Runtime, options
     with TemporaryDirectory() as folder:
         short = recipe.evolve(iterations=PROBE_STEPS)
         run = RunFolder(Path(folder))
-        learn(build_task(short), corpus, short, run, runtime, options.pace, log_every=1)
+        learn(build_task(short).to(runtime.device), corpus, short, run, runtime, options.pace, log_every=1)
         seconds = [json.loads(line)["seconds"] for line in read_lines(run.timing)]
+    if not runtime.is_main:
+        return 0.0  # rank 0 keeps the time
     # the first steps start workers and choose kernels
     step_s = median(seconds[PROBE_STEPS // 2 :])
     logger.info("a step of %d images takes %.2f s here", recipe.batch_size, step_s)

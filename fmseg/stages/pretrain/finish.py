@@ -31,15 +31,14 @@ PROBE_MARGIN = 0.02
 RANKME_SHARE = 0.5
 
 
-def finish(workspace: Workspace, corpus: Corpus, watcher: Watcher) -> None:
+def finish(workspace: Workspace, corpus: Corpus, watcher: Watcher, teacher: ViT) -> None:
     """Write the backbone, what it has seen, what it is worth and its card, and mark the run as finished."""
     config, run, recipe = watcher.config, watcher.run, watcher.config.recipe
     best = choose_best(run, recipe.iterations)
-    teacher = watcher.task.teacher_backbone
     if best is not None and best.is_used:
         save_weights(teacher, run.path / LAST)
         load_weights(teacher, load_file(run.path / BEST), str(run.path / BEST))
-        watcher.draw_features()
+        watcher.draw_features(teacher)
     weights_sha256 = save_backbone(teacher, run.path)
     probes, timing = _probe(workspace, config, teacher), watcher.timing()
     card = Foundation(

@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fmseg.learning.loop import FitOptions, Hook, fit
-from fmseg.learning.optim import adamw, cosine, parameter_groups, set_step, warmup_cosine
+from fmseg.learning.parallel import shard
+from fmseg.learning.pretraining import pretraining_optimizer, set_pretraining_step
 from fmseg.learning.runtime import Runtime
 from fmseg.records.plans import Pretraining
 from fmseg.records.run import RunFolder
@@ -45,20 +47,16 @@ def learn(
     hooks: Sequence[Hook] = (),
     log_every: int | None = None,
 ) -> None:
-    """Train to the end of the plan, from the run's last checkpoint on."""
+    """Train to the end of the plan, from the run's last checkpoint on. A large task is shared out among the ranks."""
     numbers = corpus.distinct(recipe.min_difference)
     logger.info(
         "%s: %d images, %s/%d, %d iterations of %d images",
         *(corpus.modality, len(numbers), recipe.architecture.name, recipe.architecture.patch_size),
         *(recipe.iterations, recipe.batch_size),
     )
-    groups = parameter_groups(
-        task.model.named_parameters(),
-        depth=recipe.architecture.depth,
-        layer_decay=recipe.layer_decay,
-        patch_embed_factor=recipe.patch_embed_factor,
-    )
-    optimizer = adamw(groups)
+    if recipe.sharding == "fsdp" and runtime.world > 1:
+        shard(task, runtime)
+    optimizer = pretraining_optimizer(task.model, recipe)
     fit_options = FitOptions(
         iterations=recipe.iterations,
         batch_size=recipe.batch_size,
@@ -67,10 +65,12 @@ def learn(
         seed=recipe.seed,
         log_every=log_every or min(max(recipe.iterations // 200, 1), 50),
         checkpoint_minutes=pace.checkpoint_minutes,
+        split=task.split,
+        forget_step=task.forget_step,
     )
     dataset = ViewDataset(corpus.stores, recipe, seed=recipe.seed, numbers=numbers)
     draws = _batches(dataset, recipe, runtime, pace.num_workers)
-    fit(task, draws, optimizer, lambda step: _set_step(optimizer, recipe, step), run, runtime, fit_options, hooks)
+    fit(task, draws, optimizer, partial(set_pretraining_step, optimizer, recipe), run, runtime, fit_options, hooks)
 
 
 def _batches(
@@ -88,20 +88,3 @@ def _batches(
         rank=runtime.rank,
         world=runtime.world,
     )
-
-
-def _set_step(optimizer: object, recipe: Pretraining, step: int) -> dict[str, float]:
-    """Write learning rate and weight decay of one step; return what is logged."""
-    total = recipe.iterations
-    lr = warmup_cosine(
-        step,
-        total=total,
-        warmup=recipe.warmup_iterations,
-        start=0.0,
-        peak=recipe.learning_rate,
-        end=recipe.min_learning_rate,
-    )
-    weight_decay = cosine(step, total, *recipe.weight_decay)
-    is_frozen = step < recipe.freeze_last_layer_iterations
-    set_step(optimizer, lr, weight_decay, last_layer_lr=0.0 if is_frozen else lr)  # type: ignore[arg-type]
-    return {"learning_rate": lr, "weight_decay": weight_decay}

@@ -12,6 +12,7 @@ from fmseg.errors import BadRecord
 from fmseg.files import read_lines, write_bytes
 from fmseg.inference.representation import look_closely, sampled_tokens
 from fmseg.learning.loop import Hook
+from fmseg.learning.parallel import gathered
 from fmseg.learning.runtime import Runtime
 from fmseg.networks.vit import ViT
 from fmseg.networks.weights import read_note, save_weights
@@ -77,17 +78,23 @@ class Watcher:
             values |= self.measure(self.task.teacher_backbone)
         self.run.log(0, {name: float(f"{value:.6g}") for name, value in values.items()})
 
+    def teacher(self) -> ViT:
+        """Return the teacher's backbone, whole; all ranks must call this."""
+        whole = gathered(self.task, lambda: DinoTask.build(self.config.recipe).to(self.runtime.device))
+        return whole.teacher_backbone
+
     def look(self, step: int) -> dict[str, float]:
         """Measure the teacher, keep it if it is the best so far, and draw what it sees."""
+        teacher = self.teacher()
         if not self.runtime.is_main:
             return {}
-        values = self.measure(self.task.teacher_backbone)
+        values = self.measure(teacher)
         measure, score = score_of(values)
         best = read_best(self.run)
         if best is None or best["measure"] != measure or score > best["score"]:
             note = {"step": step, "measure": measure, "score": score}
-            save_weights(self.task.teacher_backbone, self.run.path / BEST, note)
-        self.draw_features()
+            save_weights(teacher, self.run.path / BEST, note)
+        self.draw_features(teacher)
         return values
 
     def measure(self, vit: ViT) -> dict[str, float]:
@@ -120,9 +127,9 @@ class Watcher:
         """Return the lines of timing.jsonl."""
         return [json.loads(line) for line in read_lines(self.run.timing)]
 
-    def draw_features(self) -> None:
-        """Draw where the teacher looks, and which patches are alike to it."""
-        recipe, vit = self.config.recipe, self.task.teacher_backbone
+    def draw_features(self, vit: ViT) -> None:
+        """Draw where a backbone looks, and which patches are alike to it."""
+        recipe = self.config.recipe
         shown = list(spread_images(self.corpus, PICTURES))
         seen = [look_closely(vit, image, (recipe.mean, recipe.std), PATCHES_ALONG) for image in shown]
         grey = [to_grey(image) for image in shown]

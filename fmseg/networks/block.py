@@ -1,0 +1,83 @@
+"""A layer of the ViT over the packed tokens of all views: attention, then an MLP, each on a residual branch.
+
+In training, stochastic depth leaves images out of a branch before it is computed, instead of multiplying its result by
+zero, as in DINOv2. LayerScale is multiplied into the weights of a branch's last linear layer rather than into its
+output: the same product, without several passes over all tokens.
+
+Legend: B images, n tokens an image, T tokens of all views, D width.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fmseg.networks.attention import attend
+
+Shape = tuple[int, int]
+Branch = Callable[[Tensor, Sequence[Shape]], Tensor]
+
+
+class Block(nn.Module):
+    """A layer with the modules, and so the parameter names, of timm's."""
+
+    def __init__(self, timms: Any) -> None:
+        super().__init__()
+        self.norm1, self.attn, self.ls1 = timms.norm1, timms.attn, timms.ls1
+        self.norm2, self.mlp, self.ls2 = timms.norm2, timms.mlp, timms.ls2
+        self.set_drop(0.0, int)
+
+    def set_drop(self, rate: float, round_kept: Callable[[float], int]) -> None:
+        """Set the share of the images that a branch leaves out in training; round_kept: how many then stay."""
+        self.drop_rate, self.round_kept = rate, round_kept
+
+    def forward(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
+        """Return the tokens (T, D) after this layer. shapes: (images, tokens per image) of each size of view."""
+        tokens = self._add(self._attention, tokens, shapes)
+        return self._add(self._mlp, tokens, shapes)
+
+    def _attention(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
+        mixed = attend(self.attn.qkv(self.norm1(tokens)), list(shapes), self.attn.num_heads)
+        return _scaled_linear(self.attn.proj, self.ls1, mixed)
+
+    def _mlp(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
+        hidden = self.mlp.fc1(self.norm2(tokens))
+        if hidden.shape[-1] == self.mlp.fc2.in_features:
+            return _scaled_linear(self.mlp.fc2, self.ls2, self.mlp.act(hidden))
+        gate, value = hidden.chunk(2, dim=-1)
+        return _scaled_linear(self.mlp.fc2, self.ls2, self.mlp.act(gate) * value)
+
+    def _add(self, branch: Branch, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
+        """Return ``tokens`` plus a branch, computed on a random subset of the images in training."""
+        if not self.training or self.drop_rate == 0:
+            return tokens + branch(tokens, shapes)
+        kept = [max(self.round_kept(count * (1 - self.drop_rate)), 1) for count, _ in shapes]
+        rows = choose_rows(shapes, kept, tokens.device)
+        subset = [(few, length) for few, (_, length) in zip(kept, shapes, strict=True)]
+        added = branch(tokens.index_select(0, rows), subset).to(tokens.dtype)
+        weights = [count / few for few, (count, _) in zip(kept, shapes, strict=True)]
+        if len(set(weights)) == 1:
+            return tokens.index_add(0, rows, added, alpha=weights[0])
+        parts = added.split([few * length for few, length in subset])
+        return tokens.index_add(0, rows, torch.cat([w * part for w, part in zip(weights, parts, strict=True)]))
+
+
+def choose_rows(shapes: Sequence[Shape], kept: Sequence[int], device: torch.device) -> Tensor:
+    """Return the rows, in the packed tokens, of so many random images of each size of view."""
+    rows, start = [], 0
+    for (count, length), few in zip(shapes, kept, strict=True):
+        chosen = torch.randperm(count, device=device)[:few]
+        rows.append((start + chosen[:, None] * length + torch.arange(length, device=device)).flatten())
+        start += count * length
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def _scaled_linear(linear: nn.Linear, scale: nn.Module, tokens: Tensor) -> Tensor:
+    """Return scale(linear(tokens)); scale: LayerScale or nothing."""
+    gamma = getattr(scale, "gamma", None)
+    # a scale of 1e-5 would leave nothing of the weights in float16
+    if gamma is None or tokens.dtype == torch.float16:
+        return scale(linear(tokens))
+    return F.linear(tokens, linear.weight * gamma[:, None], None if linear.bias is None else linear.bias * gamma)

@@ -1,0 +1,56 @@
+"""One rank of a tiny pretraining, its parameters whole or shared out: ``shard_run.py SHARDING FOLDER ITERATIONS``."""
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
+from test_dino import make_batch, make_task
+
+from fmseg.learning.loop import FitOptions, fit
+from fmseg.learning.parallel import gathered, shard
+from fmseg.learning.pretraining import pretraining_optimizer, set_pretraining_step
+from fmseg.learning.runtime import Runtime
+from fmseg.records.run import RunFolder
+
+IMAGES = 4
+
+
+def main() -> None:
+    sharding, folder, iterations = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    runtime = Runtime.detect("float32")
+    # KoLeo compares the images of a part, and parts are the ranks'
+    task = make_task(koleo_weight=0.0)
+    if sharding == "fsdp":
+        shard(task, runtime)
+    optimizer = pretraining_optimizer(task.model, task.recipe)
+
+    def batches(step: int) -> Iterator[dict[str, Tensor]]:
+        while True:
+            parts = task.split(make_batch(IMAGES, seed=step), 2)
+            yield from parts if runtime.world == 1 else [parts[runtime.rank]]
+            step += 1
+
+    options = FitOptions(
+        iterations=iterations,
+        batch_size=IMAGES,
+        accumulation=2 // runtime.world,
+        clip_norm=0.05,
+        seed=0,
+        log_every=1,
+        checkpoint_every=2,
+        split=task.split,
+        forget_step=task.forget_step,
+    )
+    schedule = partial(set_pretraining_step, optimizer, task.recipe)
+    fit(task, batches, optimizer, schedule, RunFolder(folder), runtime, options)
+    torch.save(gathered(task, make_task).state_dict(), folder / f"task_{runtime.rank}.pt")
+    runtime.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Parameters shared out among the ranks learn what whole ones do, and checkpoints go from one to the other."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fmseg.records.run import RunFolder
+
+SCRIPT = Path(__file__).with_name("shard_run.py")
+
+
+def run(folder, sharding, num_ranks, iterations=4):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_ranks)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), sharding, str(folder), str(iterations)],
+            env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(num_ranks)
+    ]
+    assert [process.wait(timeout=100) for process in processes] == [0] * num_ranks
+    return folder
+
+
+def assert_same(one, other):
+    first, second = RunFolder(one).history(), RunFolder(other).history()
+    assert [line["step"] for line in first] == [line["step"] for line in second]
+    for mine, theirs in zip(first, second, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name in ("loss", "dino_local", "dino_global", "ibot", "grad_norm"):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-5), name
+    weights = [torch.load(folder / "task_0.pt", weights_only=True) for folder in (one, other)]
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of one rank."""
+    return run(tmp_path_factory.mktemp("whole"), "ddp", 1)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A run of two ranks, each of which holds a half of the parameters, clipped as one."""
+    return run(tmp_path_factory.mktemp("shared"), "fsdp", 2)
+
+
+def test_two_sharded_ranks_learn_what_one_does(whole, shared):
+    assert_same(whole, shared)
+    assert max(line["grad_norm"] for line in RunFolder(whole).history()) > 0.05, "nothing was clipped"
+
+
+def half_way(folder, target):
+    """A copy of a run as it was after two of its four steps."""
+    shutil.copytree(folder, target)
+    for path in target.glob("checkpoints/step_00000004*"):
+        path.unlink()
+    return target
+
+
+@pytest.mark.slow
+def test_what_two_wrote_one_goes_on_with(tmp_path, whole, shared):
+    assert_same(whole, run(half_way(shared, tmp_path / "run"), "ddp", 1))
+
+
+@pytest.mark.slow
+def test_what_one_wrote_two_go_on_with(tmp_path, whole):
+    assert_same(whole, run(half_way(whole, tmp_path / "run"), "fsdp", 2))
