@@ -11,6 +11,7 @@ uint8 without shuffling, which only costs time there. One process writes (``Stor
 
 import json
 import os
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,10 @@ class Store:
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.folder,)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # at the end of the interpreter the module os is gone before some stores are
         for file in getattr(self, "_files", {}).values():
-            os.close(file)
+            close(file)
 
     def _check(self, num_images: int) -> None:
         sizes = [file_size(shard_path(self.folder, number)) for number in range(len(self._shard_bytes))]

@@ -298,11 +298,12 @@ def test_readers_are_found_by_ending_or_by_nnunets_names(tmp_path):
     np.testing.assert_array_equal(by_ending.voxels, by_name.voxels)
     with pytest.raises(UnknownName, match="Tiff3DIO"):
         read_case(files, "Tiff3DIO")
-    with pytest.raises(BadFile, match=r"Convert it to one of: \.png"):
+    with pytest.raises(BadFile, match=r"Convert it to one of: .*\.png"):
         read_case(case_of(tmp_path / "a.xyz"))
 
 
-@pytest.mark.parametrize("name", readers.names())
+# label maps are not written as DICOM: test_readers_dicom.py
+@pytest.mark.parametrize("name", [name for name in readers.names() if name != "dicom"])
 def test_every_reader_writes_label_maps_that_it_reads(tmp_path, name):
     for ending in readers[name].endings:
         if ending in (".jpg", ".jpeg"):
