@@ -2,6 +2,7 @@ import numpy as np
 import torch
 
 from fmseg.inference.representation import PATCHES_PER_IMAGE, look_closely, sampled_tokens, spread_indices
+from fmseg.networks.attention import attend
 from fmseg.networks.vit import ViT
 from fmseg.records.plans import Architecture
 
@@ -37,18 +38,15 @@ def test_attention_is_that_of_the_last_block():
     assert tokens.shape == (4, 6, 24)
     caught = {}
     block = vit.blocks[-1].attn
-    handles = [
-        block.qkv.register_forward_hook(lambda module, inputs, output: caught.update(qkv=output)),
-        block.proj.register_forward_hook(lambda module, inputs, output: caught.update(mixed=inputs[0])),
-    ]
+    handle = block.qkv.register_forward_hook(lambda module, inputs, output: caught.update(qkv=output))
     with torch.no_grad():
         whole = vit.eval()((torch.from_numpy(image)[None].float() / 255 - 0.5) / 0.25)
-    for handle in handles:
-        handle.remove()
+    handle.remove()
+    mixed = attend(caught["qkv"], [(1, whole.shape[1])], 3)
     query, key, value = caught["qkv"].reshape(-1, 3, 3, 8).permute(1, 2, 0, 3)  # (A, P + N, 8)
     weights = (query[:, :1] @ key.transpose(1, 2) / 8**0.5).softmax(-1)
     np.testing.assert_allclose(attention.reshape(3, -1), weights[:, 0, 3:].numpy(), atol=1e-6)
-    np.testing.assert_allclose((weights @ value)[:, 0].flatten(), caught["mixed"][0], atol=1e-5)
+    np.testing.assert_allclose((weights @ value)[:, 0].flatten(), mixed[0], atol=1e-5)
     np.testing.assert_allclose(tokens.reshape(-1, 24), whole[0, 3:].numpy(), atol=1e-5)
     assert not block.qkv._forward_hooks, "training goes on without the picture's hook"
 
