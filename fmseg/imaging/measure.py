@@ -217,7 +217,7 @@ def _same_place(one: Geometry, other: Geometry) -> bool:
 def _without_label(files: CaseFiles, labels: LabelScheme | None) -> list[Finding]:
     if labels is None or files.label is not None:
         return []
-    mend = f"Add labelsTr/{files.name} with the same ending, or remove the image."
+    mend = f"Add labelsTr/{files.name} with the ending of the images or another one, or remove the image."
     return [_finding("error", files.images[0], "the label map of this image is missing", mend)]
 
 

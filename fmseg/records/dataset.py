@@ -133,27 +133,33 @@ class Dataset:
     def training_cases(self) -> Sequence[CaseFiles]:
         """Return all cases of imagesTr (or of the ``dataset`` key, or of the unlabelled source), in order.
 
-        A case whose label map is missing has ``label=None``; for a labelled task that is the doctor's finding.
+        A label map has its image's ending, or another one that is read (PNG or NIfTI for DICOM images). A case whose
+        label map is missing has ``label=None``; for a labelled task that is the doctor's finding.
         """
         if self.declaration.dataset is not None:
             return [self._declared_case(name) for name in sorted(self.declaration.dataset, key=natural_key)]
         if self.task == "unlabelled":
             return list_cases(self.source, self.modality)
-        labels = self.folder / "labelsTr"
-        cases = []
-        for name, images in self._group_channels(self.folder / "imagesTr").items():
-            label = labels / f"{name}{self.file_ending}"
-            cases.append(CaseFiles(name, images, label if label.exists() else None))
-        return cases
+        images = self._group_channels(self.folder / "imagesTr")
+        labels = self._label_maps()
+        return [CaseFiles(name, files, labels.get(name)) for name, files in images.items()]
 
     def orphan_labels(self) -> list[Path]:
         """Return the label maps of labelsTr that have no image."""
-        folder = self.folder / "labelsTr"
-        if self.declaration.dataset is not None or self.task != "segmentation" or not folder.is_dir():
+        if self.declaration.dataset is not None or self.task != "segmentation":
             return []
         names = {case.name for case in self.training_cases()}
-        found = [path for path in visible_files(folder) if path.name.endswith(self.file_ending)]
-        return [path for path in found if path.name[: -len(self.file_ending)] not in names]
+        return [path for name, path in self._label_maps().items() if name not in names]
+
+    def _label_maps(self) -> dict[str, Path]:
+        """Return case -> label map; where a case has several, the one with the ending of the images."""
+        folder = self.folder / "labelsTr"
+        if not folder.is_dir():
+            return {}
+        found = [path for path in visible_files(folder) if path.name.lower().endswith(IMAGE_ENDINGS)]
+        others = {strip_ending(path.name): path for path in found}
+        own = [path for path in visible_files(folder) if path.name.endswith(self.file_ending)]
+        return others | {path.name[: len(path.name) - len(self.file_ending)]: path for path in own}
 
     def classes_of_cases(self) -> dict[str, str]:
         """Return case -> class, or classes with semicolons between them, from labelsTr.csv."""

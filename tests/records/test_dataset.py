@@ -99,3 +99,18 @@ def test_the_modality_comes_from_the_first_channel(tmp_path, declared, modality)
 
 def test_a_name_without_channel_suffix_is_a_case(tmp_path):
     assert list(group_channels([tmp_path / "a.png", tmp_path / "b_0000.png"], ".png")) == ["a", "b"]
+
+
+def test_a_label_map_may_have_another_ending_but_that_of_the_images_comes_first(tmp_path):
+    for name in ("imagesTr/a.dcm", "imagesTr/b.dcm", "labelsTr/a.png", "labelsTr/b.png", "labelsTr/b.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    declaration = {"channel_names": {"0": "ultrasound"}, "labels": {"background": 0, "head": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(declaration | {"file_ending": ".dcm"}))
+    first = Dataset.load(tmp_path).training_cases()[0]
+    assert (first.images[0].name, first.label.name) == ("a.dcm", "a.png")
+    (tmp_path / "labelsTr" / "a.dcm").touch()
+    (tmp_path / "labelsTr" / "c.png").touch()
+    dataset = Dataset.load(tmp_path)
+    assert dataset.training_cases()[0].label.name == "a.dcm"
+    assert [path.name for path in dataset.orphan_labels()] == ["c.png"]
