@@ -62,14 +62,17 @@ class Trial:
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """Return the trials of a list: ``[defaults]`` and ``[[runs]]``, each with the fields of ``Trial`` and ``seeds``."""
+    """Return the trials of a list: ``[defaults]`` and ``[[runs]]``, each with the fields of ``Trial`` and ``seeds``.
+
+    The settings of a run are laid over those of the defaults.
+    """
     text = tomllib.loads(path.read_text())
-    trials = []
+    defaults, trials = text.get("defaults", {}), []
     for run in text["runs"]:
-        values: dict[str, Any] = text.get("defaults", {}) | run
+        values: dict[str, Any] = defaults | run
         seeds = values.pop("seeds", [0])
         for key in ("settings", "finetuning"):
-            values[key] = dict(_flat(values.get(key, {})))
+            values[key] = dict(_flat(defaults.get(key, {}))) | dict(_flat(run.get(key, {})))
         trials += [replace(Trial(**values), seed=seed) for seed in seeds]
     return trials
 

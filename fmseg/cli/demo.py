@@ -53,6 +53,8 @@ class Story:
         files = (
             (PICTURE, "predictions beside labels"),
             (f"fmseg_results/foundation/ultrasound/{CHECKPOINT}/progress.png", "the pretraining"),
+            (f"fmseg_results/foundation/ultrasound/{CHECKPOINT}/features.png", "which patches are alike to it"),
+            (f"fmseg_results/foundation/ultrasound/{CHECKPOINT}/card.md", "what it was made from and is worth"),
             (f"fmseg_results/{LABELLED}/upernet-{CHECKPOINT}__fmsegPlans/fold_0/progress.png", "a fold's training"),
             ("predictions/report.csv", "confidence and disagreement of the folds per image"),
         )

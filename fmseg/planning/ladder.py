@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fmseg.records.plans import Hardware
 
 #: time of a pretraining if none is given
-DEFAULT_BUDGET_S = {"cpu": 25 * 60.0, "mps": 2 * 3600.0, "cuda": 24 * 3600.0}
+DEFAULT_BUDGET_S = {"cpu": 30 * 60.0, "mps": 2 * 3600.0, "cuda": 24 * 3600.0}
 
 #: passes over a set of a million images or more
 PASSES = 40

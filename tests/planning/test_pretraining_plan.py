@@ -98,6 +98,7 @@ def test_at_two_million_images_on_gpus_it_is_the_recipe_of_the_paper(num_images,
     assert (recipe.dino_weight, recipe.ibot_weight, recipe.koleo_weight) == (1.0, 1.0, 0.1)
     assert (recipe.mask_probability, recipe.mask_ratio, recipe.drop_path) == (0.5, (0.1, 0.5), 0.3)
     assert (recipe.layer_decay, recipe.patch_embed_factor) == (0.9, 0.2)
+    assert (recipe.contrast_weight, recipe.patch_contrast_weight) == (0.0, 0.0)
     assert (views.global_size, views.local_size, views.num_locals) == ((224, 224), (96, 96), 8)
     assert (views.global_scale, views.local_scale) == ((0.32, 1.0), (0.05, 0.32))
     assert (views.jitter_probability, views.brightness, views.contrast) == (0.8, 0.4, 0.4)
@@ -109,14 +110,19 @@ def test_at_two_million_images_on_gpus_it_is_the_recipe_of_the_paper(num_images,
 
 
 def test_on_two_cores_it_is_the_recipe_of_the_trials_and_ends_in_minutes():
-    recipe, _ = plan_pretraining(corpus(1326), TWO_CORES)
+    recipe, _ = plan_pretraining(corpus(1326), TWO_CORES, budget_s=25 * 60.0)
+    views = recipe.views
     assert (recipe.architecture.name, recipe.architecture.layer_scale) == ("vit_tiny_d6", 1.0)
-    assert (recipe.batch_size, recipe.num_prototypes, recipe.views.num_locals) == (64, 1024, 6)
+    assert (recipe.batch_size, recipe.num_prototypes, views.num_locals) == (64, 1024, 6)
+    assert (views.global_scale, views.local_scale) == ((0.15, 0.6), (0.03, 0.2))
+    assert (recipe.contrast_weight, recipe.patch_contrast_weight, recipe.contrast_temperature) == (1.0, 1.0, 0.2)
+    assert (recipe.layer_decay, recipe.patch_embed_factor) == (1.0, 1.0)
     assert recipe.learning_rate == pytest.approx(1e-3)
     assert recipe.teacher_momentum[0] == 0.985
     assert recipe.teacher_temperature == (0.045, 0.045)
     assert recipe.precision == "bfloat16"
-    assert 20 * 60 <= predict_cost(recipe, TWO_CORES).seconds <= 30 * 60
+    usual, _ = plan_pretraining(corpus(1326), TWO_CORES)
+    assert 25 * 60 <= predict_cost(usual, TWO_CORES).seconds <= 30 * 60
 
 
 def test_the_rule_of_thumb_agrees_with_what_was_measured():
