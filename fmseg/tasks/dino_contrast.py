@@ -16,6 +16,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
+from fmseg.networks.ranks import are_ranks_together
+
 GLOBALS = 2
 
 
@@ -27,15 +29,12 @@ def contrast_crops(rows: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """
     num_images = len(teacher) // GLOBALS
     local, one, other = rows.split([len(rows) - GLOBALS * num_images, num_images, num_images])
-    first, second = teacher.chunk(GLOBALS)
-    pairs = [(one, second), (other, first)]
-    if len(local):
-        pairs += [(local, first), (local, second)]
-    values = []
-    for crops, images in pairs:
-        candidates, offset = _gather(images)
-        own = torch.arange(num_images, device=rows.device).repeat(len(crops) // num_images) + offset
-        values.append(_tell(crops, candidates, own, temperature))
+    (first, offset), (second, _) = (_gather(crops) for crops in teacher.chunk(GLOBALS))
+    own = torch.arange(num_images, device=rows.device) + offset
+    values = [
+        _tell(crops, images, own.repeat(len(crops) // num_images), temperature)
+        for crops, images in ((one, second), (other, first), (local, first), (local, second))
+    ]
     return torch.cat(values).mean()
 
 
@@ -57,7 +56,7 @@ def _tell(rows: Tensor, candidates: Tensor, own: Tensor, temperature: float) -> 
 
 def _gather(rows: Tensor) -> tuple[Tensor, int]:
     """Return the rows of all ranks, rank by rank, and how many come before this rank's. They carry no gradient."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not are_ranks_together():
         return rows, 0
     lengths = [rows.new_empty(1) for _ in range(dist.get_world_size())]
     dist.all_gather(lengths, rows.new_tensor([len(rows)]))
