@@ -189,8 +189,9 @@ def predict(
     report = infer(
         session.workspace, input, output, dataset=name, overlays=overlays, mirror=mirror, overwrite=overwrite
     )
-    columns = ("predicted", "skipped", "there already", "report")
-    row = (report.num_predicted, len(report.failed), report.num_existing, report.table)
+    columns = ("predicted", "skipped", "there already", "seen in training", "in pretraining", "not known", "report")
+    seen = (report.seen.training, report.seen.pretraining, report.seen.unknown)
+    row = (report.num_predicted, len(report.failed), report.num_existing, *seen, report.table)
 
     def show() -> None:
         print_table("Predictions", columns, [row])
