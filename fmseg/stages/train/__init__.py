@@ -52,6 +52,8 @@ class TrainOptions:
     num_workers: int | None = None
     checkpoint_minutes: float = 10.0
     fresh: bool = False
+    #: the same bytes again, or as fast as can be; None: the first on a CPU
+    deterministic: bool | None = None
     plugins: tuple[str, ...] = ()
 
     @property
@@ -71,7 +73,8 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
     foundation, init = choose_start(find_foundations(workspace.foundations()), plans, start)
     lesson = LESSONS[plans.task]
     config = _config(plans, cases, fold, foundation, init, options)
-    runtime = Runtime.detect(config.recipe.precision)
+    runtime = Runtime.detect(config.recipe.precision, deterministic=options.deterministic)
+    config = config.evolve(provenance=Provenance.here(deterministic=runtime.deterministic))
     with locked(run.path, "this fold") if runtime.is_main else nullcontext():
         if runtime.is_main:
             if options.fresh:
