@@ -95,6 +95,7 @@ def test_the_same_commands_learn_classes(job, capsys):
     assert type_command("--root", str(job), "evaluate", "-d", "502", "-i", str(job / "predictions")) == 0
     said = ClassificationScores.load(job / "predictions" / "scores.json")
     assert said.macro_f1.mean == 1.0 and said.confusion == ((6, 0), (0, 6))
+    assert said.seen is not None and said.seen.num_cases == said.seen.training == 12
     grid = json.loads((results / "linear_probe__fmsegPlans" / "fold_0" / "grid.json").read_text())
     assert len(grid["grid"]) == 24
 

@@ -100,9 +100,12 @@ def test_the_four_commands_end_to_end(job):
     for fold in range(3):
         folder = results / "upernet__fmsegPlans" / f"fold_{fold}"
         run = json.loads((folder / "run.json").read_text())
+        assert run["provenance"]["deterministic"] is True
         assert run["init"]["name"] == (card.name if card.has_learned else "scratch")
         assert json.loads((folder / "finished.json").read_text())["seen_in_pretraining"] == 2
         assert Scores.load(folder / "validation" / "scores.json").cases
+    assert selection.seen is not None and selection.seen.pretraining == 6
+    assert json.loads((job / "predictions" / "predict.json").read_text())["seen"]["training"] == 6
     listing = done(fmseg(job, "list", "--json"))
     assert json.loads(listing)[0]["next"] == "fmseg predict -i in -o out"
 

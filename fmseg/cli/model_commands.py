@@ -21,6 +21,10 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of goin
 Workers = Annotated[int | None, typer.Option("--num-workers", help="Loader processes; 0 loads inline.")]
 Minutes = Annotated[float, typer.Option("--checkpoint-minutes", help="At most this much work is ever lost.")]
 Gpus = Annotated[int | None, typer.Option("--gpus", help="One process for each of so many GPUs of this machine.")]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option("--deterministic/--fast", help="The same bytes again, or sooner; default: --fast on GPUs only."),
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one number, as --set iterations=500.")]
 
 
@@ -39,6 +43,7 @@ def pretrain(
     processes: Processes = None,
     store: Annotated[bool, typer.Option(help="Prepare --images once, or decode them at each use.")] = True,
     gpus: Gpus = None,
+    deterministic: Deterministic = None,
     fresh: Fresh = False,
 ) -> Output:
     """Pretrain one foundation checkpoint per modality with DINOv2.
@@ -58,6 +63,7 @@ def pretrain(
         num_workers=workers,
         checkpoint_minutes=checkpoint_minutes,
         fresh=fresh,
+        deterministic=deterministic,
         from_files=not store,
         plugins=session.plugins,
     )
@@ -115,6 +121,7 @@ def train(
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
     gpus: Gpus = None,
+    deterministic: Deterministic = None,
     fresh: Fresh = False,
 ) -> Output:
     """Train one fold, or every fold and choose the best; goes on where it was stopped."""
@@ -140,6 +147,7 @@ def train(
             num_workers=workers,
             checkpoint_minutes=checkpoint_minutes,
             fresh=fresh,
+            deterministic=deterministic,
             plugins=session.plugins,
         )
         for number in folds:
@@ -189,8 +197,9 @@ def predict(
     report = infer(
         session.workspace, input, output, dataset=name, overlays=overlays, mirror=mirror, overwrite=overwrite
     )
-    columns = ("predicted", "skipped", "there already", "report")
-    row = (report.num_predicted, len(report.failed), report.num_existing, report.table)
+    columns = ("predicted", "skipped", "there already", "seen in training", "in pretraining", "not known", "report")
+    seen = (report.seen.training, report.seen.pretraining, report.seen.unknown)
+    row = (report.num_predicted, len(report.failed), report.num_existing, *seen, report.table)
 
     def show() -> None:
         print_table("Predictions", columns, [row])

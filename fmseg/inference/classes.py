@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fmseg.imaging.case import Case
 from fmseg.imaging.decode import decide, shown_classes
 from fmseg.imaging.prepare import centred, to_network
 from fmseg.inference.calibration import tempered
@@ -60,11 +61,11 @@ class ClassPredictor:
         return [self._together(found[:, index]) for index in range(len(stacks))]
 
     def predict_cases(
-        self, cases: Sequence[CaseFiles], finish: Callable[[CaseFiles, tuple[str, ...], Verdict], T]
+        self, cases: Sequence[CaseFiles], finish: Callable[[CaseFiles, Case, Verdict], T]
     ) -> Iterator[tuple[CaseFiles, T] | Failure]:
-        """Judge raw cases; yield what ``finish`` makes of each and of its reader's notes, or why it could not be."""
+        """Judge raw cases; yield what ``finish`` makes of each, or why it could not be."""
         pipeline = CasePipeline(self.plans, self.predict_prepared, self.batch_size, bytes_per_pixel=0)
-        return pipeline.run(cases, lambda prepared, verdict: finish(prepared.files, prepared.case.notes, verdict))
+        return pipeline.run(cases, lambda prepared, verdict: finish(prepared.files, prepared.case, verdict))
 
     def _together(self, each: np.ndarray) -> Verdict:
         weights = np.array([member.weight for member in self.members])

@@ -8,14 +8,19 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 from fmseg.files import append_lines, natural_key, read_lines, write_bytes
 from fmseg.inference.classes import Verdict
 from fmseg.records.labels import SEPARATOR, LabelScheme
+from fmseg.records.seen import Seen, Sight
+from fmseg.records.tables import readable_table
 
 FIXED = ("case", "file", "confidence", "disagreement")
 #: begins the names of the columns of probabilities
 PROBABILITY = "probability_"
+#: the column that says whether the models had met the image before
+SEEN = "seen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +34,14 @@ class Row:
     #: share of the pixels, in the order of the classes or regions
     shares: tuple[float, ...]
     note: str
+    #: see ``Sight``; empty where there is no prediction
+    seen: Sight | Literal[""] = ""
 
     def cells(self, num_classes: int) -> list[str]:
         """Return the cells of the line, figures with four digits."""
         figures = [self.confidence, self.disagreement, *(self.shares or [None] * num_classes)]
         note = " ".join(self.note.split())
-        return [self.case, self.file, *("" if each is None else f"{each:.4g}" for each in figures), note]
+        return [self.case, self.file, *("" if each is None else f"{each:.4g}" for each in figures), self.seen, note]
 
 
 @dataclass(slots=True)
@@ -51,6 +58,12 @@ class CaseTable:
         key, sure = self.columns.index(column), self.columns.index("confidence")
         lines = (next(csv.reader([line])) for line in self._lines.values())
         return {cells[key] for cells in lines if cells[sure]}
+
+    def seen(self) -> Seen:
+        """Count what the models had met of the cases that have a prediction."""
+        key = self.columns.index(SEEN)
+        cells = (next(csv.reader([line]))[key] for line in self._lines.values())
+        return Seen.of(cast(Sight, cell) for cell in cells if cell)
 
     def resume(self) -> None:
         """Take over the lines of an earlier, perhaps interrupted, run; of another table none."""
@@ -73,21 +86,33 @@ class CaseTable:
 
 def label_map_columns(scheme: LabelScheme) -> tuple[str, ...]:
     """Return the columns of report.csv."""
-    return (*FIXED, *(f"share_{name}" for name in scheme.names), "note")
+    return (*FIXED, *(f"share_{name}" for name in scheme.names), SEEN, "note")
 
 
 def class_columns(names: Sequence[str]) -> tuple[str, ...]:
     """Return the columns of predictions.csv, for classes of these names."""
-    return ("case", "predicted", "confidence", "disagreement", *(PROBABILITY + name for name in names), "note")
+    return ("case", "predicted", "confidence", "disagreement", *(PROBABILITY + name for name in names), SEEN, "note")
 
 
-def class_cells(case: str, verdict: Verdict | None, num_classes: int, note: str) -> list[str]:
+def class_cells(case: str, verdict: Verdict | None, num_classes: int, note: str, seen: str = "") -> list[str]:
     """Return the cells of a line of predictions.csv; of a case without a verdict the note says why."""
     note = " ".join(note.split())
     if verdict is None:
-        return [case, *[""] * (3 + num_classes), note]
+        return [case, *[""] * (3 + num_classes), seen, note]
     figures = [verdict.confidence, verdict.disagreement, *verdict.probabilities.tolist()]
-    return [case, SEPARATOR.join(verdict.classes), *(f"{each:.6g}" for each in figures), note]
+    return [case, SEPARATOR.join(verdict.classes), *(f"{each:.6g}" for each in figures), seen, note]
+
+
+def read_seen_of(path: Path, cases: Sequence[str]) -> Seen | None:
+    """Count what a table of predictions says about cases; None if it is not there or says nothing of it."""
+    if not path.exists():
+        return None
+    with readable_table(path, ()) as reader:
+        if not {"case", SEEN} <= set(reader.fieldnames or []):
+            return None
+        found = {row["case"]: row[SEEN] for row in reader}
+    known = get_args(Sight)
+    return Seen.of(cast(Sight, cell) if (cell := found.get(case)) in known else "unknown" for case in cases)
 
 
 def _line(cells: Sequence[str]) -> str:

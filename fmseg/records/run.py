@@ -33,15 +33,18 @@ class Provenance(Part):
     commit: str
     packages: dict[str, str]
     command: str
+    #: whether only algorithms were used that give the same bytes again; None where nobody has noted it
+    deterministic: bool | None = None
 
     @classmethod
-    def here(cls) -> Self:
+    def here(cls, *, deterministic: bool | None = None) -> Self:
         """Return the provenance of this process."""
         return cls(
             fmseg=__version__,
             commit=_commit(),
             packages={name: _version(name) for name in PACKAGES},
             command=" ".join(["fmseg", *sys.argv[1:]]),
+            deterministic=deterministic,
         )
 
 
@@ -212,6 +215,10 @@ class RunFolder:
                 f"{self.path} holds a run with other settings ({_differences(there, config)}). "
                 "Type --fresh to start over."
             )
+        before, now = there.provenance.deterministic, config.provenance.deterministic
+        if before is not None and now is not None and before != now:
+            ways = ("deterministic", "fast") if before else ("fast", "deterministic")
+            logger.warning("%s began with %s algorithms, and goes on with %s ones.", self.path, *ways)
 
 
 def _differences(one: RunRecord, other: RunRecord) -> str:

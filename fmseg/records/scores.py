@@ -4,6 +4,7 @@ import math
 from typing import Any, ClassVar
 
 from fmseg.records.record import Part, Record
+from fmseg.records.seen import Seen
 
 #: columns and rows
 Table = tuple[tuple[str, ...], list[tuple[object, ...]]]
@@ -63,6 +64,8 @@ class Scores(Record):
     nsd_tolerance: float
     #: how empty masks count, in words
     empty_rule: str
+    #: what the models had met of the cases, as ``predict`` noted it; None where nobody has
+    seen: Seen | None = None
 
     @property
     def headline(self) -> tuple[str, Interval]:
@@ -95,7 +98,7 @@ class Scores(Record):
             "metric_per_case": per_case,
             "mean": mean,
             "foreground_mean": {"Dice": self.foreground_dice.mean},
-        }
+        } | ({"seen": self.seen.model_dump(mode="json")} if self.seen else {})
 
 
 class ClassMeasures(Part):
@@ -143,6 +146,8 @@ class ClassificationScores(Record):
     confusion: tuple[tuple[int, ...], ...]
     #: how classes without a case count, in words
     absent_rule: str
+    #: see ``Scores.seen``
+    seen: Seen | None = None
 
     @property
     def headline(self) -> tuple[str, Interval]:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from fmseg.records.record import Part, Record
 from fmseg.records.scores import Interval
+from fmseg.records.seen import Seen
 
 
 class Member(Part):
@@ -58,3 +59,5 @@ class Selection(Record):
     #: out of fold, ensemble and clean-up included
     score: Interval
     because: str
+    #: what the members had met of the out-of-fold cases in their pretraining, without labels; None where nobody looked
+    seen: Seen | None = None

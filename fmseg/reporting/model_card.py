@@ -25,7 +25,7 @@ def model_card(card: Foundation, pictures: Sequence[str]) -> str:
         _origin(card),
         _worth(card),
         _troubles(card),
-        _recipe(card.recipe) if card.recipe else "",
+        _recipe(card.recipe, card.provenance.deterministic) if card.recipe else "",
         "\n\n".join(["## Pictures", *(f"![{CAPTIONS[name]}]({name}.png)\n\n{CAPTIONS[name]}" for name in pictures)])
         if pictures
         else "",
@@ -100,7 +100,7 @@ def _troubles(card: Foundation) -> str:
     return "\n".join(["## Troubles", "", *lines])
 
 
-def _recipe(recipe: Pretraining) -> str:
+def _recipe(recipe: Pretraining, deterministic: bool | None) -> str:
     views = recipe.views
     rows = {
         "method": "DINOv2: DINO, iBOT and KoLeo losses",
@@ -116,6 +116,8 @@ def _recipe(recipe: Pretraining) -> str:
         "precision, seed": f"{recipe.precision}, {recipe.seed}",
         "mean, std of the images in [0, 1]": f"{_numbers(recipe.mean)}; {_numbers(recipe.std)}",
     }
+    if deterministic is not None:
+        rows["algorithms"] = "deterministic" if deterministic else "fast: the same run again may differ in rounding"
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"## Recipe\n\n| | |\n|---|---|\n{lines}\n\n`run.json` has every number with its reason."
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fmseg.networks.build import build_network
+from fmseg.records.foundation import CARD, Foundation, write_seen
 from fmseg.records.labels import ClassScheme, LabelScheme
 from fmseg.records.plans import Architecture, Fold, Hardware, Plans, Preprocessing, Pretraining, Views
 from fmseg.records.recipe import Augmentation, Recipe
@@ -192,6 +193,30 @@ def write_run(folder: Path, run: RunConfig, *, seed: int = 0) -> nn.Module:
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "model.safetensors")
     RunFolder(folder).finish({})
     return model
+
+
+def write_foundation(folder: Path, name: str, content_hashes: list[str]) -> Initialisation:
+    """Write the card of a checkpoint, and what it has seen; return what a run records that starts from it."""
+    folder.mkdir(parents=True)
+    card = Foundation(
+        name=name,
+        modality="ultrasound",
+        architecture=ARCHITECTURE,
+        mean=(0.4,),
+        std=(0.2,),
+        recipe=None,
+        datasets=(),
+        num_images=len(content_hashes),
+        iterations=1,
+        samples_seen=4,
+        metrics={},
+        weights_sha256=f"weights of {name}",
+        seen_count=write_seen(folder, content_hashes),
+        licence="",
+        provenance=Provenance(fmseg="0", commit="", packages={}, command=""),
+    )
+    card.save(folder / CARD)
+    return Initialisation(name=name, sha256=card.weights_sha256, because="a test")
 
 
 class Images:

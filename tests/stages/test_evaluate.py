@@ -39,6 +39,8 @@ def test_perfect_predictions_score_one_and_are_written_down(workspace, predictio
     assert Scores.load(predictions / "scores.json") == scores
     summary = json.loads((predictions / "summary.json").read_text())
     assert summary["foreground_mean"]["Dice"] == 1.0 and len(summary["metric_per_case"]) == 4
+    # nobody has noted what was seen
+    assert scores.seen is None and "seen" not in summary
 
 
 def test_patients_are_those_that_the_dataset_declares(workspace, predictions, labels):

@@ -7,6 +7,7 @@ import tiny_run
 
 from fmseg.errors import NotReady
 from fmseg.imaging.decode import targets_from_labels
+from fmseg.imaging.measure import read_facts
 from fmseg.imaging.prepare import prepare_label
 from fmseg.imaging.readers import read_label
 from fmseg.inference.out_of_fold import restored_labels, save_scores, score_cases
@@ -15,8 +16,10 @@ from fmseg.records.dataset import Dataset
 from fmseg.records.plans import Fold
 from fmseg.records.run import RunFolder
 from fmseg.records.scores import Scores
+from fmseg.records.seen import Seen
 from fmseg.records.selection import Selection
 from fmseg.stages.find_best import find_best
+from fmseg.stages.fingerprint import fingerprint
 from fmseg.workspace import Workspace
 
 NAME = "Dataset501_Discs"
@@ -67,6 +70,7 @@ def test_one_clean_recipe_is_taken_as_it_is(workspace):
     selection = find_best(workspace, NAME)
     assert [(m.runs, m.folds, m.weight) for m in selection.members] == [("upernet__plans", (0, 1), 1)]
     assert selection.clean_up == ()
+    assert selection.seen == Seen(num_cases=12, training=0, pretraining=0, unknown=0)
     assert Selection.load(workspace.results_of(NAME) / "selection.json") == selection
     pooled = Scores.load(workspace.results_of(NAME) / "out_of_fold" / "scores.json")
     assert len(pooled.cases) == 12 and pooled.foreground_dice == selection.score
@@ -144,3 +148,25 @@ def test_a_missing_raw_dataset_is_named(workspace):
     shutil.rmtree(workspace.raw_dataset(NAME))
     with pytest.raises(NotReady, match=NAME):
         find_best(workspace, NAME)
+
+
+def test_cases_that_were_pretrained_on_are_counted(workspace, caplog):
+    write_recipe(workspace, "upernet", noise=0.05, seed=0)
+    fingerprint(workspace, NAME, num_processes=0)
+    facts = list(read_facts(workspace.prepared(NAME) / "cases.jsonl"))
+    place = workspace.foundation("ultrasound", "one")
+    init = tiny_run.write_foundation(place, "one", [fact.content_hash for fact in facts[:5]])
+    for number, fold in enumerate(FOLDS):
+        run = tiny_run.config(fold=number, cases=fold).evolve(init=init)
+        run.save(workspace.results_of(NAME) / "upernet__plans" / f"fold_{number}" / "run.json")
+    with caplog.at_level("INFO", logger="fmseg"):
+        assert find_best(workspace, NAME).seen == Seen(num_cases=12, training=0, pretraining=5, unknown=0)
+    assert "of 12 cases: 5 in pretraining, without their labels" in caplog.text
+    shutil.rmtree(place)
+    assert find_best(workspace, NAME).seen == Seen(num_cases=12, training=0, pretraining=0, unknown=12)
+    # a choice of before says nothing of it
+    path = workspace.results_of(NAME) / "selection.json"
+    before = json.loads(path.read_text())
+    del before["seen"]
+    path.write_text(json.dumps(before))
+    assert Selection.load(path).seen is None

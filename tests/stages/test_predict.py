@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -7,10 +8,14 @@ import tiny_run
 from PIL import Image
 
 from fmseg.errors import EnvironmentProblem, NotReady, UsageError
+from fmseg.imaging.case import content_hash
 from fmseg.records.plans import Fold
 from fmseg.records.run import RunFolder
-from fmseg.records.scores import Interval
+from fmseg.records.scores import Interval, Scores
+from fmseg.records.seen import Seen
 from fmseg.records.selection import CleanUp, Member, Selection
+from fmseg.stages.evaluate import evaluate
+from fmseg.stages.fingerprint import fingerprint
 from fmseg.stages.predict import predict
 from fmseg.workspace import Workspace
 
@@ -183,3 +188,74 @@ def test_an_unfinished_member_is_named(workspace, images, tmp_path):
     with pytest.raises(NotReady, match=r"fold_1/model\.safetensors"):
         predict(workspace, images, tmp_path / "out")
     assert RunFolder(folder).is_finished
+
+
+def learn_on(workspace, folder, train, pretrained):
+    """Make the two folds runs whose labelled cases, and those of their pretraining, are images of a folder."""
+    dataset = workspace.raw_dataset(NAME)
+    tiny_run.write_dataset(dataset, ["x"])
+    for number, name in enumerate(train):
+        shutil.copy(folder / name, dataset / "imagesTr" / f"t{number}_0000.png")
+        label = np.zeros(np.asarray(Image.open(folder / name)).shape, np.uint8)
+        label[5:15, 5:15] = 1
+        Image.fromarray(label).save(dataset / "labelsTr" / f"t{number}.png")
+    declared = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps(declared | {"numTraining": 1 + len(train)}))
+    fingerprint(workspace, NAME, num_processes=0)
+    seen = [content_hash(np.asarray(Image.open(folder / name))[None, None]) for name in pretrained]
+    init = tiny_run.write_foundation(workspace.foundation("ultrasound", "one"), "one", seen)
+    cases = tuple(f"t{number}" for number in range(len(train)))
+    for fold in range(2):
+        run = tiny_run.config(fold=fold, cases=Fold(train=("x",), val=cases)).evolve(init=init)
+        run.save(workspace.results_of(NAME) / "linear__plans" / f"fold_{fold}" / "run.json")
+
+
+def test_images_that_the_models_have_met_are_told_and_evaluate_knows(workspace, images, tmp_path, caplog):
+    learn_on(workspace, images, train=["a_0000.png"], pretrained=["b.png", "c.tif", "d.jpg"])
+    out = tmp_path / "out"
+    with caplog.at_level("INFO", logger="fmseg"):
+        report = predict(workspace, images, out)
+    assert report.seen == Seen(num_cases=4, training=1, pretraining=3, unknown=0)
+    assert "1 in training, with their labels; 3 in pretraining" in caplog.text
+    assert {case: row["seen"] for case, row in rows(out).items()} == {
+        "a": "training",
+        "b": "pretraining",
+        "c": "pretraining",
+        "d": "pretraining",
+    }
+    assert json.loads((out / "predict.json").read_text())["seen"] == report.seen.model_dump()
+    assert json.loads(json.dumps(report.as_dict()))["seen"]["pretraining"] == 3
+    # a run that goes on says the same, of old lines and of new ones
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "b.png").unlink()
+    assert predict(workspace, images, out).seen == report.seen
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+    # two of them have labels
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(out / name, labels / name)
+    caplog.clear()
+    with caplog.at_level("INFO", logger="fmseg"):
+        scores = evaluate(workspace, NAME, out, labels)
+    assert scores.seen == Seen(num_cases=2, training=1, pretraining=1, unknown=0)
+    assert "Seen before, of 2 cases" in caplog.text
+    assert Scores.load(out / "scores.json") == scores
+    assert json.loads((out / "summary.json").read_text())["seen"] == scores.seen.model_dump()
+
+
+def test_what_is_not_known_of_a_pretraining_is_told(workspace, images, tmp_path, caplog):
+    learn_on(workspace, images, train=["a_0000.png"], pretrained=["b.png"])
+    shutil.rmtree(workspace.foundations())
+    with caplog.at_level("INFO", logger="fmseg"):
+        report = predict(workspace, images, tmp_path / "out")
+    assert report.seen == Seen(num_cases=4, training=1, pretraining=0, unknown=3)
+    assert "Not known: the list of the images that one has seen" in caplog.text
+
+
+def test_another_picture_of_the_same_name_has_not_been_seen(workspace, images, tmp_path):
+    learn_on(workspace, images, train=["a_0000.png"], pretrained=["b.png"])
+    for name in ("a_0000.png", "b.png"):
+        Image.fromarray(255 - np.asarray(Image.open(images / name))).save(images / name)
+    report = predict(workspace, images, tmp_path / "out")
+    assert report.seen == Seen(num_cases=4, training=0, pretraining=0, unknown=0)

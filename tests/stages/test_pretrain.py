@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from fmseg.errors import UsageError
 from fmseg.learning.runtime import Runtime
@@ -15,7 +16,7 @@ from fmseg.planning import watching
 from fmseg.planning.overview import TWO_CORES
 from fmseg.planning.pretraining import CorpusFacts, plan_pretraining
 from fmseg.records.foundation import read_seen
-from fmseg.records.run import RunFolder
+from fmseg.records.run import PretrainConfig, RunFolder
 from fmseg.stages.fingerprint import fingerprint
 from fmseg.stages.plan import plan
 from fmseg.stages.preprocess import preprocess
@@ -251,3 +252,18 @@ def test_a_run_that_collapses_is_told_and_one_that_does_not_is_not(tmp_path):
     assert not collapse & troubles_of(tmp_path / "fine")
     found = troubles_of(tmp_path / "collapsed", teacher_temperature=[0.005, 0.005], koleo_weight=0.0)
     assert collapse <= found
+
+
+@pytest.mark.parametrize("deterministic", [None, False])
+def test_the_algorithms_are_noted_and_told_in_the_card(workspace, without_pictures, deterministic):
+    try:
+        (card,) = pretrain(workspace, [DISCS], options(deterministic=deterministic))
+        is_deterministic = deterministic is None
+        assert torch.are_deterministic_algorithms_enabled() == is_deterministic
+    finally:
+        torch.use_deterministic_algorithms(True)
+    folder = workspace.foundation("ultrasound", "d501")
+    assert PretrainConfig.load(folder / "run.json").provenance.deterministic == is_deterministic
+    assert card.provenance.deterministic == is_deterministic
+    wanted = "| algorithms | deterministic |" if is_deterministic else "| algorithms | fast"
+    assert wanted in (folder / "card.md").read_text()

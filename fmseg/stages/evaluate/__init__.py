@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fmseg.errors import UsageError
+from fmseg.inference.exposure import tell
 from fmseg.records.dataset import Dataset
 from fmseg.records.scores import ClassificationScores, Scores
 from fmseg.stages.evaluate import classification, segmentation
@@ -28,4 +29,7 @@ def evaluate(
     if dataset.task not in WAYS:
         raise UsageError(f"{name} has no labels, so there is nothing to score it against.")
     score, place = WAYS[dataset.task]
-    return score(dataset, predictions, labels or dataset.folder / place)
+    scores = score(dataset, predictions, labels or dataset.folder / place)
+    if scores.seen:
+        tell(scores.seen)
+    return scores

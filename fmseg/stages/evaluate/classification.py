@@ -8,7 +8,7 @@ from fmseg.errors import BadData
 from fmseg.imaging.decode import targets_from_classes
 from fmseg.inference.class_scoring import score_classes
 from fmseg.inference.out_of_fold_classes import save_class_scores
-from fmseg.inference.prediction_table import PROBABILITY
+from fmseg.inference.prediction_table import PROBABILITY, read_seen_of
 from fmseg.planning.patients import patients_of
 from fmseg.records.dataset import Dataset
 from fmseg.records.labels import ClassScheme
@@ -38,7 +38,7 @@ def evaluate(dataset: Dataset, predictions: Path, labels: Path) -> Classificatio
         targets_from_classes(wanted, cases, scheme, labels),
         scheme,
         patients=patients_of(dataset, cases).of_case,
-    )
+    ).evolve(seen=read_seen_of(path, cases))
     save_class_scores(scores, path.parent)
     return scores
 

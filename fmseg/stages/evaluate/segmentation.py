@@ -8,6 +8,7 @@ from fmseg.errors import BadData, UsageError
 from fmseg.files import natural_key
 from fmseg.imaging.readers import read_label
 from fmseg.inference.out_of_fold import Shape, save_scores, score_cases
+from fmseg.inference.prediction_table import read_seen_of
 from fmseg.planning.patients import patients_of
 from fmseg.records.dataset import IMAGE_ENDINGS, CaseFiles, Dataset, strip_ending, visible_files
 from fmseg.records.scores import Scores
@@ -31,7 +32,7 @@ def evaluate(dataset: Dataset, predictions: Path, labels: Path) -> Scores:
         _read_prediction,
         dataset.labels,
         patients=patients_of(dataset, list(wanted)).of_case,
-    )
+    ).evolve(seen=read_seen_of(predictions / "report.csv", list(wanted)))
     save_scores(scores, predictions)
     return scores
 

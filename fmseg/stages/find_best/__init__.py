@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from fmseg.errors import BadData, NotReady
+from fmseg.inference.exposure import pretraining_exposure, seen_cases, tell
 from fmseg.inference.trained import SELECTION, finished_folds, trained_recipes, training_command
 from fmseg.planning.folds import load_folds
 from fmseg.records.plans import Fold
 from fmseg.records.run import RunConfig
+from fmseg.records.seen import Seen
 from fmseg.records.selection import Candidate, Member, Selection
 from fmseg.stages.find_best.classification import ClassContest
 from fmseg.stages.find_best.contest import Contest, Recipe, read_recipe, title
@@ -54,6 +56,7 @@ def find_best(workspace: Workspace, name: str, *, max_models: int = 3) -> Select
                 picks, pooled = together, found
     refined = contest.refine(mates, picks, pooled)
     numbers = tuple(range(len(folds)))
+    seen = _count_seen(workspace, name, [recipe for (recipe, _), count in zip(mates, picks, strict=True) if count])
     selection = Selection(
         dataset=name,
         plans_digest=best.config.plans.digest(),
@@ -64,6 +67,7 @@ def find_best(workspace: Workspace, name: str, *, max_models: int = 3) -> Select
         measure=contest.measure,
         score=contest.figure(refined.pooled),
         because=f"{because}; {refined.because}",
+        seen=seen,
     )
     contest.save(refined.pooled, workspace.results_of(name) / "out_of_fold")
     selection.save(workspace.results_of(name) / SELECTION)
@@ -97,6 +101,16 @@ def _complete_recipes(
         found = " ".join(lacking)
         raise NotReady(f"No recipe of {name} has all of its {len(folds)} folds finished. {found}")
     return sorted(complete, key=lambda pair: (-contest.figure(pair[1]).mean, pair[0].name))
+
+
+def _count_seen(workspace: Workspace, name: str, picked: Sequence[Recipe]) -> Seen:
+    """Return how many out-of-fold cases the members have met in pretraining, without labels, and say so."""
+    configs = [RunConfig.load(folder / "run.json") for recipe in picked for folder in recipe.folders]
+    exposure = pretraining_exposure(workspace, [config.init for config in configs])
+    cases = sorted({case for config in configs for case in config.cases.val})
+    seen = seen_cases(workspace, name, cases, exposure)
+    tell(seen, exposure)
+    return seen
 
 
 def _counts(mates: Sequence[tuple[Recipe, Any]], picks: Sequence[int]) -> dict[str, int]:

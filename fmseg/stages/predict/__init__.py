@@ -13,10 +13,12 @@ from fmseg.console import track
 from fmseg.errors import NotReady, UsageError
 from fmseg.files import read_json, sha256_file, write_json
 from fmseg.inference.cases import Failure
+from fmseg.inference.exposure import exposure_of, tell
 from fmseg.inference.inputs import Inputs, find_inputs
 from fmseg.inference.members import WEIGHTS, Member, find_device, load_members, need_one_plan
 from fmseg.inference.trained import Chosen, chosen_runs, trained_recipes
 from fmseg.records.run import Provenance, RunConfig
+from fmseg.records.seen import Seen
 from fmseg.stages.predict.classification import ClassWriter
 from fmseg.stages.predict.segmentation import LabelMapWriter
 from fmseg.stages.predict.writer import Writer
@@ -39,6 +41,8 @@ class Report:
     num_existing: int
     #: (file name, why it was skipped)
     failed: tuple[tuple[str, str], ...]
+    #: what the models had met before, of all that is predicted
+    seen: Seen
     table: Path
 
     @property
@@ -48,7 +52,11 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return asdict(self) | {"table": str(self.table), "exit_code": self.exit_code}
+        return asdict(self) | {
+            "table": str(self.table),
+            "seen": self.seen.model_dump(mode="json"),
+            "exit_code": self.exit_code,
+        }
 
 
 def predict(
@@ -73,7 +81,8 @@ def predict(
     inputs = find_inputs(input_folder, kind.target)
     logger.info("%s: %s", results.name, chosen.because)
     members = _load(chosen)
-    writer = kind(members, chosen, output_folder, mirror=mirror, overlays=overlays)
+    exposure = exposure_of(workspace, [member.config for member in members])
+    writer = kind(members, chosen, output_folder, exposure, mirror=mirror, overlays=overlays)
     _check_output(inputs, input_folder, output_folder, writer)
     card = _card(results, chosen, members[0].config.plans.digest(), writer)
     is_resumed = _claim(output_folder, inputs, card, writer, overwrite=overwrite)
@@ -92,8 +101,11 @@ def predict(
         else:
             table.add(answer[1])
     table.tidy()
+    seen = table.seen()
+    tell(seen, exposure)
+    _write_card(output_folder, card, seen)
     num_predicted = len(waiting) + len(inputs.refused) - len(failed)
-    return Report(num_predicted, len(inputs.cases) - len(waiting), tuple(failed), table.path)
+    return Report(num_predicted, len(inputs.cases) - len(waiting), tuple(failed), seen, table.path)
 
 
 def _trained_results(workspace: Workspace, dataset: str | None) -> Path:
@@ -157,5 +169,11 @@ def _claim(folder: Path, inputs: Inputs, card: dict[str, Any], writer: Writer, *
                 f"{folder}: {there[0]} is there already, made by {whose}. "
                 "Type another folder after -o, or --overwrite to make it anew."
             )
-    write_json(path, card | {"provenance": Provenance.here().model_dump(mode="json")})
+    _write_card(folder, card)
     return bool(there) and not overwrite
+
+
+def _write_card(folder: Path, card: dict[str, Any], seen: Seen | None = None) -> None:
+    """Write predict.json; ``seen`` is known once all is predicted, and determines nothing."""
+    known = {"seen": seen.model_dump(mode="json")} if seen else {}
+    write_json(folder / CARD, card | known | {"provenance": Provenance.here().model_dump(mode="json")})

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from fmseg.errors import UsageError
+from fmseg.imaging.case import Case, content_hash
 from fmseg.inference.cases import Failure
 from fmseg.inference.classes import ClassPredictor, Verdict
+from fmseg.inference.exposure import Exposure
 from fmseg.inference.members import Member
 from fmseg.inference.prediction_table import CaseTable, class_cells, class_columns
 from fmseg.inference.trained import Chosen
@@ -20,12 +22,20 @@ class ClassWriter:
     """Writes a line of predictions.csv for each case, and nothing else."""
 
     def __init__(
-        self, members: Sequence[Member], chosen: Chosen, folder: Path, *, mirror: bool, overlays: bool
+        self,
+        members: Sequence[Member],
+        chosen: Chosen,
+        folder: Path,
+        exposure: Exposure,
+        *,
+        mirror: bool,
+        overlays: bool,
     ) -> None:
         if overlays:
             raise UsageError("Classes of whole images have no outlines to draw. Leave --overlays out.")
         self.predictor = ClassPredictor(members, temperature=chosen.temperature, mirror=mirror)
         self.folder = folder
+        self.exposure = exposure
         self.table = CaseTable(folder / TABLE, class_columns(self.predictor.scheme.names))
 
     @staticmethod
@@ -57,5 +67,6 @@ class ClassWriter:
     def _done(self) -> set[str]:
         return self.table.done("case")
 
-    def _cells(self, case: CaseFiles, notes: tuple[str, ...], verdict: Verdict) -> list[str]:
-        return class_cells(case.name, verdict, len(self.predictor.scheme.names), "; ".join(notes))
+    def _cells(self, case: CaseFiles, read: Case, verdict: Verdict) -> list[str]:
+        seen = self.exposure.sight(content_hash(read.voxels))
+        return class_cells(case.name, verdict, len(self.predictor.scheme.names), "; ".join(read.notes), seen)

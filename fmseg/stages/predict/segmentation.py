@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from fmseg.files import write_bytes
+from fmseg.imaging.case import content_hash
 from fmseg.imaging.readers import write_label
 from fmseg.inference.cases import Failure
+from fmseg.inference.exposure import Exposure
 from fmseg.inference.inputs import output_name
 from fmseg.inference.members import Member
 from fmseg.inference.prediction_table import CaseTable, Row, label_map_columns
@@ -24,10 +26,18 @@ class LabelMapWriter:
     """Writes a label map for each case, on its own grid and in its own format, and a line of report.csv."""
 
     def __init__(
-        self, members: Sequence[Member], chosen: Chosen, folder: Path, *, mirror: bool, overlays: bool
+        self,
+        members: Sequence[Member],
+        chosen: Chosen,
+        folder: Path,
+        exposure: Exposure,
+        *,
+        mirror: bool,
+        overlays: bool,
     ) -> None:
         self.predictor = Predictor(members, clean_up=chosen.clean_up, mirror=mirror)
         self.folder = folder
+        self.exposure = exposure
         self.overlays = overlays
         self.table = CaseTable(folder / TABLE, label_map_columns(self.predictor.scheme))
 
@@ -74,7 +84,9 @@ class LabelMapWriter:
         notes = list(done.case.notes)
         if not done.labels.any():
             notes.append("nothing was found")
-        return self._cells(Row(done.files.name, name, done.confidence, done.disagreement, shares, "; ".join(notes)))
+        seen = self.exposure.sight(content_hash(done.case.voxels))
+        row = Row(done.files.name, name, done.confidence, done.disagreement, shares, "; ".join(notes), seen)
+        return self._cells(row)
 
     def _overlay(self, case: CaseFiles) -> Path:
         return self.folder / OVERLAYS / f"{output_name(case)}.png"

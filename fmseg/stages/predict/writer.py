@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fmseg.inference.cases import Failure
+from fmseg.inference.exposure import Exposure
 from fmseg.inference.members import Member
 from fmseg.inference.prediction_table import CaseTable
 from fmseg.inference.trained import Chosen
@@ -15,9 +16,16 @@ class Writer(Protocol):
     """Predicts cases with some networks and writes what they say into one folder."""
 
     def __init__(
-        self, members: Sequence[Member], chosen: Chosen, folder: Path, *, mirror: bool, overlays: bool
+        self,
+        members: Sequence[Member],
+        chosen: Chosen,
+        folder: Path,
+        exposure: Exposure,
+        *,
+        mirror: bool,
+        overlays: bool,
     ) -> None:
-        """Take the networks that were chosen, and the folder that is written to."""
+        """Take the networks that were chosen, the folder that is written to, and what the networks have met."""
 
     @staticmethod
     def target(case: CaseFiles) -> str:

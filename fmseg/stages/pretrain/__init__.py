@@ -56,7 +56,7 @@ def preview(workspace: Workspace, names: Sequence[str], options: PretrainOptions
 def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> Foundation:
     """Run or go on with the pretraining of one modality."""
     run = run_folder(workspace, corpus, options)
-    runtime = Runtime.detect("float32")
+    runtime = Runtime.detect("float32", deterministic=options.deterministic)
     with locked(run.path, "this pretraining") if runtime.is_main else nullcontext():
         if runtime.is_main and options.fresh:
             run.clear()

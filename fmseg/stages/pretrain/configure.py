@@ -48,6 +48,8 @@ class PretrainOptions:
     num_workers: int | None = None
     checkpoint_minutes: float = 10.0
     fresh: bool = False
+    #: the same bytes again, or as fast as can be; None: the first on a CPU
+    deterministic: bool | None = None
     #: read unlabelled images from their files, without a store
     from_files: bool = False
     plugins: tuple[str, ...] = ()
@@ -136,7 +138,7 @@ def configure(
         watch=watch,
         parent=parent,
         plugins=options.plugins,
-        provenance=Provenance.here(),
+        provenance=Provenance.here(deterministic=runtime.deterministic),
     )
 
 

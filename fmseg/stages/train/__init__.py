@@ -14,14 +14,14 @@ from torch import nn
 
 from fmseg.errors import BadData, NotReady, UnknownName, UsageError
 from fmseg.files import locked
-from fmseg.imaging.measure import read_facts
+from fmseg.inference.exposure import pretraining_exposure, seen_cases, tell
 from fmseg.inference.members import WEIGHTS
 from fmseg.learning.runtime import Runtime
 from fmseg.planning.finetuning import adapt_finetuning
 from fmseg.planning.folds import load_folds
 from fmseg.planning.planner import DEFAULT_NAME, plans_file
 from fmseg.planning.starting_point import choose_start
-from fmseg.records.foundation import Foundation, find_foundations, read_seen, was_seen
+from fmseg.records.foundation import Foundation, find_foundations
 from fmseg.records.plans import Fold, Plans
 from fmseg.records.recipe import resolve
 from fmseg.records.run import Initialisation, Provenance, RunConfig, RunFolder
@@ -52,6 +52,8 @@ class TrainOptions:
     num_workers: int | None = None
     checkpoint_minutes: float = 10.0
     fresh: bool = False
+    #: the same bytes again, or as fast as can be; None: the first on a CPU
+    deterministic: bool | None = None
     plugins: tuple[str, ...] = ()
 
     @property
@@ -71,7 +73,8 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
     foundation, init = choose_start(find_foundations(workspace.foundations()), plans, start)
     lesson = LESSONS[plans.task]
     config = _config(plans, cases, fold, foundation, init, options)
-    runtime = Runtime.detect(config.recipe.precision)
+    runtime = Runtime.detect(config.recipe.precision, deterministic=options.deterministic)
+    config = config.evolve(provenance=Provenance.here(deterministic=runtime.deterministic))
     with locked(run.path, "this fold") if runtime.is_main else nullcontext():
         if runtime.is_main:
             if options.fresh:
@@ -181,7 +184,7 @@ def _config(
 def _finish(fold: FoldRun, model: nn.Module, lesson: Lesson) -> None:
     """Keep the weights, predict the validation cases, score them, and mark the run as finished."""
     save_weights(model, fold.run.path / WEIGHTS)
-    values: dict[str, float] = {}
+    values: dict[str, float | None] = {}
     if fold.config.cases.val:
         name, value = lesson.score(fold, model).headline
         seen = _count_seen(fold.workspace, fold.config)
@@ -189,21 +192,15 @@ def _finish(fold: FoldRun, model: nn.Module, lesson: Lesson) -> None:
     fold.run.finish(values)
 
 
-def _count_seen(workspace: Workspace, config: RunConfig) -> int:
-    """Return how many validation images the foundation checkpoint has seen (without their labels), and say so."""
-    cards = [(folder, card) for folder, card in find_foundations(workspace.foundations())]
-    folders = [folder for folder, card in cards if card.weights_sha256 == config.init.sha256]
-    if not folders:
-        return 0
-    facts = {each.case: each for each in read_facts(workspace.prepared(config.plans.dataset) / "cases.jsonl")}
-    seen = read_seen(folders[0])
-    count = sum(was_seen(seen, facts[case].content_hash) for case in config.cases.val)
-    if count:
-        logger.info(
-            "%d of the %d validation images were in the pretraining of %s, without their labels.",
-            *(count, len(config.cases.val), config.init.name),
-        )
-    return count
+def _count_seen(workspace: Workspace, config: RunConfig) -> int | None:
+    """Return how many validation images the foundation checkpoint has seen (without their labels), and say so.
+
+    None if what it has seen is not known.
+    """
+    exposure = pretraining_exposure(workspace, [config.init])
+    seen = seen_cases(workspace, config.plans.dataset, config.cases.val, exposure)
+    tell(seen, exposure)
+    return None if seen.unknown else seen.pretraining
 
 
 def _fold_name(fold: int) -> str:
