@@ -28,7 +28,7 @@ check: $(READY)  ## Lint, formatting and types
 	$(BIN)/mypy
 
 test: check  ## Checks and the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: check  ## Checks and all tests, slow ones too
 	$(BIN)/pytest -m 'slow or not slow'

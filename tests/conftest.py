@@ -16,6 +16,13 @@ from fmseg.workspace import Workspace
 
 SIZE = 48
 LABELS = {"background": 0, "head": 1, "organ": 2}
+#: files that take longest: started first, so that no test process is still busy with one when the others are done
+FIRST = ("test_pipeline.py", "test_classification_pipeline.py", "test_pretrain.py", "test_distributed.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first, all others in their order behind them."""
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
 def draw_discs(rng: np.random.Generator, size: tuple[int, int] = (SIZE, SIZE)) -> tuple[np.ndarray, np.ndarray]:

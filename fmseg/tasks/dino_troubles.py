@@ -21,7 +21,7 @@ NUM_TIMES = 20
 #: lines that must be there before anything is said
 MIN_LINES = 10
 #: spread of the normalised CLS tokens, and RankMe, as shares of those of random weights
-MIN_SPREAD_SHARE, MIN_RANK_SHARE = 0.7, 0.8
+MIN_SPREAD_SHARE, MIN_RANK_SHARE = 0.7, 0.25
 #: fewer prototypes than this are used by a batch, or than this share of its rows if they are few
 MIN_PROTOTYPES, MIN_PROTOTYPES_A_ROW = 8, 0.3
 #: entropy of one target, as a share of log K

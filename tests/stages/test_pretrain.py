@@ -191,8 +191,8 @@ def test_a_preview_costs_nothing_and_leaves_nothing(workspace):
     [
         ("probe_d501_dice", 0.60, 0.60 - PROBE_MARGIN / 2, False),
         ("probe_d501_dice", 0.60, 0.60 - 2 * PROBE_MARGIN, True),
-        ("rankme_cls", 40.0, 30.0, False),
-        ("rankme_cls", 40.0, 15.0, True),
+        ("rankme_cls", 40.0, 15.0, False),
+        ("rankme_cls", 40.0, 8.0, True),
     ],
 )
 def test_the_best_teacher_is_used_only_if_it_is_better_by_more_than_chance(tmp_path, kind, best, last, is_used):

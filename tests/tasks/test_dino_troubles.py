@@ -48,7 +48,7 @@ def test_a_run_that_learned_has_no_troubles(share):
     ("trouble", "changes", "look"),
     [
         ("one_point", {"feature_std": 0.3}, {}),
-        ("few_dimensions", {}, {"rankme_cls": 9.0}),
+        ("few_dimensions", {}, {"rankme_cls": 3.0}),
         ("few_prototypes", {"prototype_usage": 3 / RECIPE.num_prototypes}, {}),
         ("one_word", {"target_entropy": 0.34}, {}),
         ("says_nothing", {"target_entropy": 0.999 * LOG_K}, {}),
@@ -61,6 +61,10 @@ def test_each_trouble_is_found_and_named_with_a_mend(trouble, changes, look):
     assert names(lines) == [trouble]
     (found,) = find_troubles(lines, [], RECIPE)
     assert any(word in found.text for word in ("--set", "onger"))
+
+
+def test_fewer_dimensions_than_random_weights_are_normal_where_images_are_told_apart():
+    assert names(history(LOOK | {"rankme_cls": 8.3})) == []
 
 
 def test_waiting_for_images_is_a_trouble_of_its_own():

@@ -27,8 +27,9 @@ LAST = "last.safetensors"
 #: by so much the best teacher must beat the last one. One probe moves by 0.008 between seeds of random weights, and
 #: the best of twenty equal teachers lies 1.9 such steps above their mean, by chance
 PROBE_MARGIN = 0.02
-#: RankMe tells a living representation from a dead one, not a good one from a better one
-RANKME_SHARE = 0.5
+#: RankMe tells a living representation from a dead one, not a good one from a better one: a run that learns to tell
+#: images apart begins with half of the dimensions of random weights
+RANKME_SHARE = 0.25
 
 
 def finish(workspace: Workspace, corpus: Corpus, watcher: Watcher, teacher: ViT) -> None:
