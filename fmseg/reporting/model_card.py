@@ -52,7 +52,7 @@ def _origin(card: Foundation) -> str:
     when = f", finished {card.finished[:10]}" if card.finished else ""
     text = (
         "## What it was trained on\n\n"
-        f"{', '.join(card.datasets)}: {card.num_images:,} images, {card.seen_count:,} different ones by their pixels. "
+        f"{', '.join(card.datasets)}: {card.num_images:,} images, chosen from {card.seen_count:,} of different pixels. "
         f"{card.samples_seen:,} samples in {card.iterations:,} steps{took}{when}, with fmseg "
         f"{card.provenance.fmseg}. Labels were not used."
     )
@@ -100,10 +100,20 @@ def _troubles(card: Foundation) -> str:
     return "\n".join(["## Troubles", "", *lines])
 
 
+def _additions(recipe: Pretraining) -> str:
+    """Return what a recipe asks beyond DINOv2."""
+    tasks = {
+        "telling images apart": recipe.contrast_weight,
+        "telling masked patches apart": recipe.patch_contrast_weight,
+        "grey values of masked patches": recipe.pixel_weight,
+    }
+    return "".join(f"; {task} (weight {weight:g})" for task, weight in tasks.items() if weight > 0)
+
+
 def _recipe(recipe: Pretraining, deterministic: bool | None) -> str:
     views = recipe.views
     rows = {
-        "method": "DINOv2: DINO, iBOT and KoLeo losses",
+        "method": f"DINOv2: DINO, iBOT and KoLeo losses{_additions(recipe)}",
         "views": f"2 of {views.global_size[0]} pixels, {views.num_locals} of {views.local_size[0]}",
         "batch, steps": f"{recipe.batch_size} images, {recipe.iterations:,}",
         "learning rate": f"{recipe.learning_rate:g}, warm-up {recipe.warmup_iterations:,} steps, then a cosine",

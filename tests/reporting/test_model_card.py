@@ -37,7 +37,7 @@ def test_the_card_says_what_it_is_what_it_is_worth_and_what_is_wrong():
     )
     for words in (
         "# archive: a foundation checkpoint for ultrasound",
-        "920 images, 918 different",
+        "920 images, chosen from 918 of different pixels",
         "| Dataset501_Heads | Dice | 0.610 | 0.570 | +0.040 |",
         "teacher of step 300",
         "- Step 30, gone at the end: training waits for images 40% of the time.",
@@ -60,3 +60,11 @@ def test_what_is_not_known_is_not_said():
     assert "goes on from" not in text
     assert "## Pictures" not in text
     assert "## Recipe" not in model_card(CARD.evolve(recipe=None), [])
+
+
+def test_the_card_says_what_was_asked_beyond_dinov2():
+    with_contrast = CARD.evolve(recipe=RECIPE.evolve(contrast_weight=0.5, patch_contrast_weight=0.0))
+    assert "telling images apart (weight 0.5)" in model_card(with_contrast, [])
+    assert "patches apart" not in model_card(with_contrast, [])
+    plain = CARD.evolve(recipe=RECIPE.evolve(contrast_weight=0.0, patch_contrast_weight=0.0))
+    assert "DINO, iBOT and KoLeo losses |" in model_card(plain, [])
