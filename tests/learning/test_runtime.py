@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+import torch._dynamo  # it looks at torch.cuda when it is first imported, which is patched here
 
 from fmseg.errors import EnvironmentProblem
 from fmseg.learning.runtime import Runtime, stop_signals
@@ -57,12 +58,17 @@ def test_more_processes_than_devices_are_refused(monkeypatch):
 
 
 def test_the_second_ctrl_c_acts_at_once():
-    with pytest.raises(KeyboardInterrupt), stop_signals() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.signal_number == signal.SIGTERM
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.signal_number == signal.SIGINT
-        os.kill(os.getpid(), signal.SIGINT)
+    # a shell lets what it starts in the background ignore interruptions
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.signal_number == signal.SIGTERM
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.signal_number == signal.SIGINT
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_stop_signals_do_nothing_in_other_threads():
