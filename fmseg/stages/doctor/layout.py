@@ -16,7 +16,9 @@ from fmseg.records.dataset import IMAGE_ENDINGS, Dataset, is_junk, strip_ending,
 from fmseg.records.fingerprint import Finding
 
 NOT_READ = "It is left out, and nobody may notice."
+WITHOUT_IMAGE = "this label map has no image"
 ORPHAN = "An image was lost, or its name is written in another way."
+MIXED_UP = "One channel would be taken for another."
 LABELS = "labelsTr"
 
 
@@ -39,7 +41,7 @@ def layout(dataset: Dataset) -> list[Finding]:
         found += _double_labels(dataset.folder / LABELS)
         for path in dataset.orphan_labels():
             mend = "Add its image to imagesTr, or remove it."
-            found.append(finding("error", f"{LABELS}/{path.name}", "this label map has no image", mend, ORPHAN))
+            found.append(finding("error", f"{LABELS}/{path.name}", WITHOUT_IMAGE, mend, ORPHAN, (), "remove"))
     return found
 
 
@@ -124,7 +126,7 @@ def _channel_numbers(dataset: Dataset) -> Iterator[Finding]:
         if len(numbers) > 1 and numbers != [f"{index:04d}" for index in range(len(numbers))]:
             problem = f"its channels are numbered {', '.join(numbers)}"
             mend = "Number them from 0000 on without a gap, in the order of 'channel_names'."
-            yield finding("error", case.name, problem, mend, "One channel would be taken for another.", [case.name])
+            yield finding("error", case.name, problem, mend, MIXED_UP, [case.name], "leave_out")
 
 
 def _double_labels(folder: Path) -> Iterator[Finding]:
