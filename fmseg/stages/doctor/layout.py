@@ -1,8 +1,6 @@
 """What lies in the folders of a dataset: files that nothing reads, label maps without image, names that clash."""
 
-import os
 import re
-import stat
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from fmseg.imaging.survey import finding, listed
-from fmseg.records.cases import CaseNames, is_text, key_of
-from fmseg.records.dataset import IMAGE_ENDINGS, Dataset, is_junk, strip_ending, visible_files
-from fmseg.records.fingerprint import Finding
+from fmseg.records.cases import CaseNames, key_of, odd_entries
+from fmseg.records.dataset import IMAGE_ENDINGS, Dataset, strip_ending, visible_files
+from fmseg.records.fingerprint import Finding, Severity
 
 NOT_READ = "It is left out, and nobody may notice."
 WITHOUT_IMAGE = "this label map has no image"
@@ -68,25 +66,20 @@ def names(dataset: Dataset) -> Iterator[Finding]:
 
 def _strays(folder: Path, dataset: Dataset) -> Iterator[Finding]:
     """Find what bears the name of an image and is none, and files that nothing reads."""
-    others = []
-    used = _files_of_cases(folder, dataset)
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if is_junk(entry.name):
-            continue
-        where = f"{folder.name}/{entry.name}"
-        if not is_text(entry.name):
-            name = os.fsencode(entry.name).decode(errors="backslashreplace")
-            problem, mend = "its name is not valid UTF-8", "Rename it."
-            yield finding("error", f"{folder.name}/{name}", problem, mend, NOT_READ)
-        elif not entry.name.lower().endswith(IMAGE_ENDINGS):
-            others += [] if entry.is_dir() else [entry.name]
-        elif not _is_file(Path(entry.path)):
-            yield finding("warning", where, _what(Path(entry.path)), "Replace it by the file itself.", NOT_READ)
-        elif entry.name not in used:
+    for name, problem in odd_entries(folder):
+        # a name that is no text can neither be told nor written down
+        severity: Severity = "error" if "UTF-8" in problem else "warning"
+        mend = "Rename it." if severity == "error" else "Replace it by the file itself."
+        yield finding(severity, f"{folder.name}/{name}", problem, mend, NOT_READ)
+    used, others = _files_of_cases(folder, dataset), []
+    for path in visible_files(folder):
+        if not path.name.lower().endswith(IMAGE_ENDINGS):
+            others.append(path.name)
+        elif path.name not in used:
             problem = f"nothing reads this file: 'file_ending' is {dataset.file_ending}"
-            if entry.name.endswith(dataset.file_ending):
+            if path.name.endswith(dataset.file_ending):
                 problem = "nothing reads this file: another one has its case and channel"
-            yield finding("warning", where, problem, "Convert it, or remove it.", NOT_READ)
+            yield finding("warning", f"{folder.name}/{path.name}", problem, "Convert it, or remove it.", NOT_READ)
     if others:
         problem = f"{len(others)} files are no images and are left alone: {listed(others)}"
         yield finding("note", folder.name, problem, "Nothing to do.", "They may be notes or junk.")
@@ -100,21 +93,6 @@ def _files_of_cases(folder: Path, dataset: Dataset) -> set[str]:
     if folder.name == "imagesTr":
         return {path.name for case in dataset.training_cases() for path in case.images}
     return {name for name in found if name.endswith(dataset.file_ending)}
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a link to itself
-        return False
-
-
-def _what(path: Path) -> str:
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return "this link leads nowhere"
-    return "this is a folder, though its name is that of an image" if stat.S_ISDIR(mode) else "this is no file"
 
 
 def _channel_numbers(dataset: Dataset) -> Iterator[Finding]:
