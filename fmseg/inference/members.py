@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from fmseg.errors import BadData, NotReady
 from fmseg.inference.sliding import Sliding
 from fmseg.networks.build import build_network
+from fmseg.networks.tensors import read_tensors
+from fmseg.networks.weights import need_weights_for
 from fmseg.records.labels import ClassScheme, LabelScheme, OutputScheme
 from fmseg.records.run import RunConfig
 from fmseg.registry import load_plugins
@@ -99,6 +101,7 @@ def load_members(runs: Sequence[tuple[Path, float]], device: torch.device) -> li
         load_plugins(config.plugins)
         scheme = outputs_of(config)
         key = f"{config.recipe.digest()} {config.architecture.digest()} {scheme.num_outputs}"
+        need_weights_for(config.architecture, folder / WEIGHTS)
         if key not in built:
             built[key] = build_network(config.recipe, config.architecture, scheme)
         # copied, since drawing random weights takes seconds, and folds of a recipe differ in nothing else
@@ -110,13 +113,7 @@ def load_members(runs: Sequence[tuple[Path, float]], device: torch.device) -> li
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Copy a safetensors file into a model, exactly. Raises BadData naming the file and the first wrong tensor."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BadData(f"{path}: this is no whole safetensors file ({error}). Train or import it again.") from error
+    tensors = read_tensors(path, must_be_finite=False)
     _check_tensors(tensors, model.state_dict(), path)
     model.load_state_dict(tensors)
 

@@ -6,6 +6,7 @@ times, so that two equal runs give equal bytes; times go to timing.jsonl.
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -43,7 +44,7 @@ class Provenance(Part):
             fmseg=__version__,
             commit=_commit(),
             packages={name: _version(name) for name in PACKAGES},
-            command=" ".join(["fmseg", *sys.argv[1:]]),
+            command=" ".join(["fmseg", *map(_without_place, sys.argv[1:])]),
             deterministic=deterministic,
         )
 
@@ -242,6 +243,15 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
+
+
+def _without_place(argument: str) -> str:
+    """Return an argument without the folders of this machine: runs are handed on, and users have names."""
+    option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    if not os.path.isabs(value):
+        return argument
+    here = os.path.relpath(value)
+    return option + equals + (os.path.basename(value.rstrip("/")) if here.startswith("..") else here)
 
 
 def _version(package: str) -> str:
