@@ -131,6 +131,8 @@ class RunConfig(RunRecord):
     #: of the images in [0, 1], likewise: the network sees (value - mean) / std
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    #: digest of what its cases are trained and scored toward; empty where nobody has noted it
+    labels: str = ""
 
     def determining(self) -> str:
         """Return the digest of all that determines the result; why this start was chosen is not among it."""
@@ -211,6 +213,9 @@ class RunFolder:
             config.save(path)
             return
         there = type(config).load(path)
+        if isinstance(there, RunConfig) and isinstance(config, RunConfig):
+            _need_same_labels(self.path, there, config)
+            config = config.evolve(labels=there.labels)
         if there.determining() != config.determining():
             raise UsageError(
                 f"{self.path} holds a run with other settings ({_differences(there, config)}). "
@@ -220,6 +225,14 @@ class RunFolder:
         if before is not None and now is not None and before != now:
             ways = ("deterministic", "fast") if before else ("fast", "deterministic")
             logger.warning("%s began with %s algorithms, and goes on with %s ones.", self.path, *ways)
+
+
+def _need_same_labels(path: Path, there: RunConfig, config: RunConfig) -> None:
+    if there.labels and config.labels and there.labels != config.labels:
+        raise UsageError(
+            f"{path} holds a run on other labels: label maps or classes of its cases were changed since it began. "
+            "Type --fresh to start over, or restore them."
+        )
 
 
 def _differences(one: RunRecord, other: RunRecord) -> str:

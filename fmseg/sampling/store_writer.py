@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fmseg.errors import BadData
-from fmseg.files import append_lines, read_json, stream_lines, writable, write_bytes, write_json, writing
+from fmseg.files import append_lines, read_json, remove_strays, stream_lines, writable, write_bytes, write_json, writing
 from fmseg.imaging.case import Array
 from fmseg.sampling.store import FORMAT, ROW, file_size, shard_path
 
@@ -66,7 +66,7 @@ class StoreWriter:
         self._flushed = time.monotonic()
         self._journal = folder / "journal.jsonl"
         with writable(folder):
-            pass
+            remove_strays(folder)
         self.is_complete = self._has_finished()
         if not self.is_complete:
             self._resume()

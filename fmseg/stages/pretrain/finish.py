@@ -8,8 +8,8 @@ import torch
 from fmseg.files import write_bytes
 from fmseg.imaging.measure import read_facts
 from fmseg.inference.probes import MOST_CASES
-from fmseg.networks.vit import ViT
 from fmseg.networks.tensors import read_tensors
+from fmseg.networks.vit import ViT
 from fmseg.networks.weights import load_weights, save_backbone, save_weights
 from fmseg.records.foundation import CARD, BestTeacher, Foundation, ProbeScore, read_seen, write_seen
 from fmseg.records.run import PretrainConfig, RunFolder
