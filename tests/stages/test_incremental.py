@@ -58,7 +58,7 @@ def test_cases_added_changed_and_removed(raw_dataset, tmp_path, capsys):
     for path in (folder / "imagesTr" / "P02_1_0000.png", folder / "labelsTr" / "P02_1.png"):
         path.unlink()
     # whoever skips the repair is told of it, and of the one command
-    with pytest.raises(NotReady, match="P0[12]_[01].*fmseg plan_and_preprocess -d 501"):
+    with pytest.raises(NotReady, match=r"P0[12]_[01].*fmseg plan_and_preprocess -d 501"):
         digest_of_targets(workspace, plans, folds[0])
     assert typed(capsys, tmp_path, *PREPARE)[0] == 0
     folds, _, store = prepared(workspace)
@@ -110,7 +110,7 @@ def test_a_run_does_not_go_on_with_other_labels(tmp_path):
     run = RunFolder(tmp_path)
     run.claim(tiny_run.config(labels="one"))
     run.claim(tiny_run.config(labels="one"))
-    with pytest.raises(UsageError, match="other labels.*--fresh"):
+    with pytest.raises(UsageError, match=r"other labels.*--fresh"):
         run.claim(tiny_run.config(labels="two"))
     # a run of before, which had not noted them
     value = json.loads((tmp_path / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""What the cases of a fold are trained and scored toward, as a digest, so that a run never goes on with other labels."""
+"""What the cases of a fold are trained and scored toward, as a digest: a run never goes on with other labels."""
 
 import json
 import logging
