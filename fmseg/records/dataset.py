@@ -66,6 +66,8 @@ class _Declaration(BaseModel):
     task: Task = "segmentation"
     modality: str | None = None
     group_regex: str | None = None
+    #: centre: the column of patients.csv; each fold is validated on one centre
+    split_by: Literal["patient", "centre"] = "patient"
     images: str | None = None
 
 
@@ -177,6 +179,10 @@ class Dataset:
         if path.exists():
             return read_table(path, "case", "patient")
         return listed_patients(self.source, self.modality) if self.task == "unlabelled" else {}
+
+    def centres_of_cases(self) -> Mapping[str, str]:
+        """Return case -> centre from patients.csv. Raises BadData if it is not there or has no such column."""
+        return read_table(self.folder / "patients.csv", "case", "centre")
 
     def _declared_case(self, name: str) -> CaseFiles:
         entry = (self.declaration.dataset or {})[name]

@@ -8,7 +8,15 @@ from fmseg.errors import BadRecord
 from fmseg.files import locked
 from fmseg.imaging.measure import read_facts
 from fmseg.planning.explain import compare_plans
-from fmseg.planning.folds import adopt_folds, fold_balance, load_folds, make_folds, save_folds, strata_of_masks
+from fmseg.planning.folds import (
+    adopt_folds,
+    fold_balance,
+    load_folds,
+    make_centre_folds,
+    make_folds,
+    save_folds,
+    strata_of_masks,
+)
 from fmseg.planning.hardware import detect_hardware
 from fmseg.planning.planner import DEFAULT_NAME, plans_file
 from fmseg.planning.planner import plan as decide
@@ -108,6 +116,9 @@ def _cases(dataset: Dataset, folder: Path) -> Cases:
 def _folds(dataset: Dataset, folder: Path, cases: Cases) -> tuple[Fold, ...]:
     """Return the folds: the owner's, beside dataset.json, else those made before, else new ones."""
     given, made = dataset.folder / SPLITS, folder / SPLITS
+    if dataset.declaration.split_by == "centre" and not given.exists():
+        # no choice is in them, so a new case of a centre finds its fold without the folds made before
+        return make_centre_folds(cases.patients, dataset.centres_of_cases(), source=dataset.folder / "patients.csv")
     base = load_folds(made) if made.exists() else None
     source = made
     if given.exists():
