@@ -8,7 +8,7 @@ import typer
 
 from fmseg.cli.arguments import dataset_names, parse_duration
 from fmseg.cli.frame import Output, Session, command
-from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
+from fmseg.cli.preparation import Preparation, examine, image_datasets, prepare_dataset
 from fmseg.console import print_line, print_table
 
 Datasets = Annotated[list[str] | None, typer.Option("-d", "--dataset", help="Number, name or part of it; several.")]
@@ -45,18 +45,17 @@ def would(reads: list[Path], writes: list[Path]) -> Output:
 @command("doctor", example="fmseg doctor -d 501")
 def doctor(session: Session, dataset: Datasets = None, processes: Processes = None) -> Output:
     """Check raw datasets and list every problem with its mend; exit code 3 if one must be mended."""
-    from fmseg.stages.doctor import doctor as examine
-    from fmseg.stages.fingerprint import fingerprint as measure
-
     names = dataset_names(session.workspace, dataset)
     if session.dry_run:
         return would(_raw(session, names), _prepared(session, names, "doctor.json"))
-    rows = []
-    for name in names:
-        measure(session.workspace, name, num_processes=num_processes(processes))
-        rows += [(name, f.severity, f.where, f.problem, f.mend) for f in examine(session.workspace, name)]
+    how = Preparation(num_processes(processes))
+    rows = [
+        (name, each.severity, each.where, each.problem, each.why, each.mend)
+        for name in names
+        for each in examine(session, name, how)
+    ]
     bad = any(row[1] == "error" for row in rows)
-    keys = ("dataset", "severity", "where", "problem", "mend")
+    keys = ("dataset", "severity", "where", "problem", "why", "mend")
     value = [dict(zip(keys, row, strict=True)) for row in rows]
     return Output(value, lambda: print_table("Findings", keys[1:], [row[1:] for row in rows]), 3 if bad else 0)
 

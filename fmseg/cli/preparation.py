@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fmseg.cli.frame import Session
 from fmseg.console import is_only_process
+from fmseg.errors import BadData, UnknownName
 from fmseg.files import stream_lines
+
+if TYPE_CHECKING:
+    from fmseg.records.fingerprint import Finding
 
 Row = tuple[str, int, int, str, int, int]
 
@@ -40,17 +45,30 @@ def image_datasets(session: Session, sources: Sequence[Path] | None, modality: s
     return list(dict.fromkeys(names))
 
 
+def examine(session: Session, name: str, how: Preparation) -> "tuple[Finding, ...]":
+    """Measure a dataset and return all that is wrong with it, also where it cannot be measured."""
+    from fmseg.stages.doctor import doctor, refused
+    from fmseg.stages.fingerprint import fingerprint
+
+    try:
+        fingerprint(session.workspace, name, num_processes=how.num_processes, fresh=how.fresh)
+    except (BadData, UnknownName) as error:
+        return refused(session.workspace, name, error)
+    return doctor(session.workspace, name, num_processes=how.num_processes)
+
+
 def prepare_dataset(session: Session, name: str, how: Preparation) -> Row:
     """Measure, check, plan and prepare; return name, cases, patients, input size, warnings and skipped images."""
-    from fmseg.stages.doctor import check, doctor
-    from fmseg.stages.fingerprint import fingerprint
+    from fmseg.records.fingerprint import Fingerprint
+    from fmseg.stages.doctor import check, tell
     from fmseg.stages.plan import current_plan, plan
     from fmseg.stages.preprocess import preprocess
 
     workspace = session.workspace
-    facts = fingerprint(workspace, name, num_processes=how.num_processes, fresh=how.fresh)
-    findings = doctor(workspace, name)
+    findings = examine(session, name, how)
+    tell(findings)
     check(findings)
+    facts = Fingerprint.load(workspace.prepared(name) / "dataset_fingerprint.json")
     made = current_plan(workspace, name, how.plans) if how.keeps_plan else None
     made = made or plan(workspace, name, plans_name=how.plans, planner=how.planner, budget_s=how.budget_s)
     skipped = 0

@@ -19,6 +19,7 @@ LOSSLESS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 #: 8,900 x 8,900; below the number from which on Pillow warns
 MAX_PIXELS = 80_000_000
 EXIF_ORIENTATION = 0x0112
+JPEG_MARK = b"\xff\xd8\xff"
 FLAT = Geometry(spacing_mm=None, is_2d=True)
 
 
@@ -42,8 +43,8 @@ class ImageReader:
 
     def read_label(self, path: Path) -> tuple[Array, Geometry]:
         """Return (1, Y, X): grey values as they are, the indices of a palette, 0 and 1 of a 1-bit image."""
-        if path.suffix.lower() in (".jpg", ".jpeg"):
-            raise BadFile(path, "JPEG changes label values", "Save label maps as PNG.")
+        if path.suffix.lower() in (".jpg", ".jpeg") or _is_jpeg(path):
+            raise BadFile(path, "this is a JPEG, which changes label values", "Save label maps as PNG.")
         image, _ = _load(path)
         if image.mode in ("LA", "La"):
             image = image.convert("L")
@@ -68,6 +69,12 @@ class ImageReader:
         image = Image.fromarray(np.ascontiguousarray(labels[0], dtype=np.uint16 if wide else np.uint8))
         with writing(path) as temporary:
             image.save(temporary, format=file_format)
+
+
+def _is_jpeg(path: Path) -> bool:
+    """Return whether a file is a JPEG, whatever it is called."""
+    with open(path, "rb") as file:
+        return file.read(len(JPEG_MARK)) == JPEG_MARK
 
 
 def _load(path: Path) -> tuple[Image.Image, list[str]]:

@@ -176,7 +176,7 @@ def _list_folder(root: Path, place: str) -> tuple[list[str], list[str]]:
             for entry in entries:
                 if is_junk(entry.name) or entry.name in NOT_PRETRAINED_ON:
                     continue
-                if not _is_text(entry.name):
+                if not is_text(entry.name):
                     logger.warning("%r is left out: its name is not valid UTF-8. Rename it.", entry.path)
                     continue
                 path = f"{place}/{entry.name}" if place else entry.name
@@ -190,7 +190,8 @@ def _list_folder(root: Path, place: str) -> tuple[list[str], list[str]]:
     return folders, images
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Return whether a file name is valid UTF-8, so that it can be printed and written down."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -210,8 +211,11 @@ def _number_key(match: re.Match[str]) -> str:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Return the files of a folder, junk such as .DS_Store, ._x and Thumbs.db left out, in natural order."""
-    found = [path for path in folder.iterdir() if path.is_file() and not is_junk(path.name)]
+    """Return the files of a folder in natural order.
+
+    Junk such as .DS_Store, ._x and Thumbs.db is left out, and so are names that are no text.
+    """
+    found = [path for path in folder.iterdir() if path.is_file() and not is_junk(path.name) and is_text(path.name)]
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
@@ -227,7 +231,7 @@ def group_channels(paths: list[Path], ending: str) -> dict[str, tuple[Path, ...]
         if not path.name.endswith(ending):
             continue
         stem = path.name[: -len(ending)] if ending else strip_ending(path.name)
-        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        match = re.fullmatch(r"(.+)_(\d{4})", stem, re.DOTALL)
         name, channel = (match[1], int(match[2])) if match else (stem, 0)
         cases.setdefault(name, {})[channel] = path
     return {name: tuple(files[key] for key in sorted(files)) for name, files in cases.items()}
