@@ -76,25 +76,38 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, to_json(value))
+
+
+def to_json(value: Any) -> bytes:
+    """Return a value as the indented JSON of a file."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
     """Return the parsed file. Raises BadRecord if it is absent, no JSON, or says a key twice."""
+    try:
+        return parse_json(path.read_bytes(), str(path))
+    except FileNotFoundError as error:
+        raise BadRecord(f"{path}: there is no such file.") from error
+
+
+def parse_json(content: bytes, source: str) -> Any:
+    """Return the parsed bytes. Raises BadRecord naming ``source`` if they are no JSON, or say a key twice."""
 
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise BadRecord(f"{path}: the key '{key}' is there twice. Remove one of them.")
+        if len(set(keys)) < len(keys):
+            key = next(key for key in keys if keys.count(key) > 1)
+            raise BadRecord(f"{source}: the key '{key}' is there twice. Remove one of them.")
         return dict(pairs)
 
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=no_duplicates)
-    except FileNotFoundError as error:
-        raise BadRecord(f"{path}: there is no such file.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadRecord(f"{path}: this is not valid JSON ({error}). Mend the file at that place.") from error
+        return json.loads(content, object_pairs_hook=no_duplicates)
+    except ValueError as error:  # no JSON, no UTF-8, a number of thousands of digits
+        raise BadRecord(f"{source}: this is not valid JSON ({error}). Mend the file at that place.") from error
+    except RecursionError as error:
+        raise BadRecord(f"{source}: its JSON is nested too deeply.") from error
 
 
 def sha256(data: bytes) -> str:
