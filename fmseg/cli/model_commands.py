@@ -184,6 +184,9 @@ def predict(
     input: Annotated[Path, typer.Option("-i", "--input", help="Folder of new images.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the predictions; made if need be.")],
     dataset: Annotated[str | None, typer.Option("-d", "--dataset", help="Whose models; needed if several.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("-m", "--model", help="A .fmseg file instead, from fmseg export.")
+    ] = None,
     overlays: Annotated[bool, typer.Option("--overlays", help="Also draw the predictions as PNGs.")] = False,
     mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Test-time mirroring, where planned.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there.")] = False,
@@ -191,11 +194,16 @@ def predict(
     """Predict a folder of images with the models that find_best chose: label maps, or a table of classes."""
     from fmseg.stages.predict import predict as infer
 
-    name = dataset_names(session.workspace, [dataset])[0] if dataset else None
     if session.dry_run:
-        return would([input], [output])
+        return would([*([model] if model else []), input], [output])
     report = infer(
-        session.workspace, input, output, dataset=name, overlays=overlays, mirror=mirror, overwrite=overwrite
+        *(session.workspace, input, output),
+        dataset=dataset,
+        model=model,
+        overlays=overlays,
+        mirror=mirror,
+        overwrite=overwrite,
+        plugins=session.plugins,
     )
     columns = ("predicted", "skipped", "there already", "seen in training", "in pretraining", "not known", "report")
     seen = (report.seen.training, report.seen.pretraining, report.seen.unknown)
