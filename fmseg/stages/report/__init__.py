@@ -36,8 +36,12 @@ def report(workspace: Workspace, name: str, *, plans_name: str) -> Path:
     path = prepared / plans_file(plans_name)
     plans = Plans.load(path) if path.exists() else None
     outcome = Outcome.load(results)
-    starts = {fold.config.init.sha256: fold.config.init for fold in outcome.chosen if fold.config.init.sha256}
-    cards = [found for found in find_foundations(workspace.foundations()) if found[1].weights_sha256 in starts]
+    starts = {(fold.config.init.sha256, fold.config.init.name) for fold in outcome.chosen if fold.config.init.sha256}
+    cards = [
+        (folder, card)
+        for folder, card in find_foundations(workspace.foundations())
+        if (card.weights_sha256, card.name) in starts
+    ]
     made = [
         data.section(prepared, measured, plans),
         plan.section(plans, dataset_id(name)),
