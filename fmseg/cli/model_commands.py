@@ -12,6 +12,7 @@ from fmseg.cli.data_commands import Budget, Datasets, Images, Modality, PlansNam
 from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.launcher import launched, must_launch
 from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
+from fmseg.cli.report_commands import dataset_report, foundation_report, tell_report
 from fmseg.console import duration, is_only_process, print_line, print_table
 
 if TYPE_CHECKING:
@@ -80,7 +81,14 @@ def pretrain(
     columns = ("checkpoint", "modality", "images", "samples seen", "iterations")
     rows = [(card.name, card.modality, card.num_images, card.samples_seen, card.iterations) for card in made]
     value = [card.model_dump(mode="json") for card in made]
-    return Output(value, lambda: print_table("Foundation checkpoints", columns, rows), 5 if skipped else 0)
+    reports = [foundation_report(session, card.name) for card in made]
+
+    def show() -> None:
+        print_table("Foundation checkpoints", columns, rows)
+        for path in reports:
+            tell_report(path)
+
+    return Output(value, show, 5 if skipped else 0)
 
 
 def _ahead(reads: list[Path], found: "list[Preview]") -> Output:
@@ -158,7 +166,7 @@ def train(
     columns = ("recipe", "fold", "cases", measure, "from", "to")
     value = {"folds": [dict(zip(columns, row, strict=True)) for row in rows]}
     if fold is None:
-        return _chosen(session, name, value, lambda: print_table(f"Out-of-fold {measure}", columns, rows))
+        return _chosen(session, name, value, lambda: print_table(f"Out-of-fold {measure}", columns, rows), plans=plans)
     if folds == [ALL]:
         return Output(value, lambda: print_line("Trained on all cases; there is no fold left to score it on."))
     return Output(value, lambda: print_table(f"Out-of-fold {measure}", columns, rows))
@@ -251,16 +259,26 @@ def demo(
     return Output(story.as_dict(), story.show)
 
 
-def _chosen(session: Session, name: str, value: dict, show_first: Callable[[], None], max_models: int = 3) -> Output:
+def _chosen(
+    session: Session,
+    name: str,
+    value: dict,
+    show_first: Callable[[], None],
+    max_models: int = 3,
+    plans: str = "fmsegPlans",
+) -> Output:
     from fmseg.stages.find_best import find_best as choose
 
     selection = choose(session.workspace, name, max_models=max_models)
     columns = ("candidate", selection.measure, "from", "to")
     rows = [(c.name, c.score.mean, c.score.low, c.score.high) for c in selection.candidates]
+    report = dataset_report(session, name, plans)
 
     def show() -> None:
         show_first()
         print_table(f"Out-of-fold {selection.measure} of all candidates", columns, rows)
         print_line(selection.because)
+        tell_report(report)
 
-    return Output(value | {"selection": selection.model_dump(mode="json")}, show)
+    value |= {"selection": selection.model_dump(mode="json"), "report": str(report) if report else None}
+    return Output(value, show)
