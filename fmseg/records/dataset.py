@@ -158,6 +158,8 @@ class Dataset:
             return {}
         found = [path for path in visible_files(folder) if path.name.lower().endswith(IMAGE_ENDINGS)]
         others = {strip_ending(path.name): path for path in found}
+        if not self.file_ending:
+            return others
         own = [path for path in visible_files(folder) if path.name.endswith(self.file_ending)]
         return others | {path.name[: len(path.name) - len(self.file_ending)]: path for path in own}
 
@@ -201,7 +203,7 @@ class Dataset:
                 raise BadRecord(f"{path}: 'group_regex' must have one group in brackets, as in \"^(P[0-9]+)_\".")
         if self.task == "unlabelled":
             return
-        if self.declaration.dataset is None and not self.declaration.file_ending:
+        if self.declaration.dataset is None and self.declaration.file_ending is None:
             raise BadRecord(f"{path}: the key 'file_ending' is missing (for example \".png\").")
         if self.task == "segmentation":
             _label_scheme(self.declaration, path)
