@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fmseg.cli.arguments import dataset_names, parse_duration
+from fmseg.cli.arguments import dataset_names, parse_duration, parse_settings
 from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.preparation import Preparation, examine, image_datasets, prepare_dataset
 from fmseg.console import print_line, print_table
@@ -20,6 +20,7 @@ Images = Annotated[
     list[Path] | None, typer.Option("--images", help="Folder, list or table (path,patient,modality) without labels.")
 ]
 Modality = Annotated[str | None, typer.Option("--modality", help="What --images are; by default ultrasound.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Option of preparing, as --set neighbours=1.")]
 PlansName = Annotated[str, typer.Option("-p", "--plans", help="Name of the plans.")]
 
 
@@ -86,6 +87,7 @@ def plan(
     plans: PlansName = "fmsegPlans",
     planner: PlannerName = "standard",
     budget: Budget = None,
+    settings: Settings = None,
 ) -> Output:
     """Derive every number of preprocessing, pretraining and finetuning, and the folds."""
     from fmseg.stages.plan import plan as decide
@@ -93,8 +95,9 @@ def plan(
     names = dataset_names(session.workspace, dataset)
     if session.dry_run:
         return would(_prepared(session, names, "dataset_fingerprint.json"), _prepared(session, names, "plans.json"))
-    budget_s = parse_duration(budget)
-    made = [decide(session.workspace, n, plans_name=plans, planner=planner, budget_s=budget_s) for n in names]
+    how = {"plans_name": plans, "planner": planner}
+    options, budget_s = parse_settings(settings), parse_duration(budget)
+    made = [decide(session.workspace, n, **how, budget_s=budget_s, settings=options) for n in names]
 
     def show() -> None:
         for each in made:
@@ -137,6 +140,7 @@ def plan_and_preprocess(
     plans: PlansName = "fmsegPlans",
     planner: PlannerName = "standard",
     budget: Budget = None,
+    settings: Settings = None,
     processes: Processes = None,
     fresh: Fresh = False,
 ) -> Output:
@@ -145,7 +149,8 @@ def plan_and_preprocess(
     if session.dry_run:
         return would([*_raw(session, names), *(images or ())], [session.workspace.prepared(name) for name in names])
     names += image_datasets(session, images, modality)
-    how = Preparation(num_processes(processes), plans, planner, parse_duration(budget), fresh=fresh)
+    options = parse_settings(settings)
+    how = Preparation(num_processes(processes), plans, planner, parse_duration(budget), options, fresh=fresh)
     rows = [prepare_dataset(session, name, how) for name in names]
     columns = ("dataset", "cases", "patients", "input size", "warnings", "skipped")
     value = [dict(zip(columns, row, strict=True)) for row in rows]

@@ -1,7 +1,7 @@
 """The steps that bring datasets from raw to prepared, for the commands that need all of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ class Preparation:
     plans: str = "fmsegPlans"
     planner: str = "standard"
     budget_s: float | None = None
+    #: of the preparation, as typed with --set
+    settings: Mapping[str, str] = field(default_factory=dict)
     #: measure every file again
     fresh: bool = False
     #: a plan of these very images stays as it is
@@ -70,7 +72,9 @@ def prepare_dataset(session: Session, name: str, how: Preparation) -> Row:
     check(findings)
     facts = Fingerprint.load(workspace.prepared(name) / "dataset_fingerprint.json")
     made = current_plan(workspace, name, how.plans) if how.keeps_plan else None
-    made = made or plan(workspace, name, plans_name=how.plans, planner=how.planner, budget_s=how.budget_s)
+    made = made or plan(
+        workspace, name, plans_name=how.plans, planner=how.planner, budget_s=how.budget_s, settings=how.settings
+    )
     skipped = 0
     if how.with_store:
         preprocess(workspace, name, made, num_processes=how.num_processes)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from fmseg.planning.augmentation import mirror_axes_of, plan_augmentation
 from fmseg.planning.finetuning import FinetuningFacts, plan_finetuning
-from fmseg.planning.preprocessing import plan_preprocessing
+from fmseg.planning.preprocessing import Options, plan_preprocessing
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining
 from fmseg.planning.reasons import Decision, Reasons
 from fmseg.records.fingerprint import Fingerprint
@@ -33,12 +33,14 @@ class Planner:
         channel_names: Sequence[str],
         *,
         budget_s: float | None = None,
+        options: Options | None = None,
     ) -> None:
         self.fingerprint = fingerprint
         self.labels = labels
         self.hardware = hardware
         self.channel_names = tuple(channel_names)
         self.budget_s = budget_s
+        self.options = options
 
     def plan(self, name: str) -> Plans:
         """Apply all rules."""
@@ -67,7 +69,7 @@ class Planner:
 
     def preprocessing(self) -> tuple[Preprocessing, Reasoned]:
         """Return how images are prepared."""
-        return plan_preprocessing(self.fingerprint, self.hardware, self.channel_names)
+        return plan_preprocessing(self.fingerprint, self.hardware, self.channel_names, self.options)
 
     def pretraining(self, preprocessing: Preprocessing) -> tuple[Pretraining, Reasoned]:
         """Return the DINOv2 recipe for this dataset alone; ``fmseg pretrain`` plans for all that it is given."""
@@ -107,9 +109,11 @@ def plan(
     name: str = DEFAULT_NAME,
     planner: str = "standard",
     budget_s: float | None = None,
+    options: Options | None = None,
 ) -> Plans:
     """Return the plans of a dataset. budget_s: time of the pretraining. Raises UnknownName for a planner."""
-    return planners[planner](fingerprint, labels, hardware, channel_names, budget_s=budget_s).plan(name)
+    chosen = planners[planner]
+    return chosen(fingerprint, labels, hardware, channel_names, budget_s=budget_s, options=options).plan(name)
 
 
 def plans_file(plans_name: str = DEFAULT_NAME) -> str:

@@ -125,6 +125,8 @@ class Dataset:
             return {}
         found = [path for path in visible_files(folder) if path.name.lower().endswith(IMAGE_ENDINGS)]
         others = {strip_ending(path.name): path for path in found}
+        if not self.file_ending:
+            return others
         own = [path for path in visible_files(folder) if path.name.endswith(self.file_ending)]
         return others | {path.name[: len(path.name) - len(self.file_ending)]: path for path in own}
 

@@ -1,6 +1,7 @@
 """Decide: from a dataset's fingerprint and this machine to plans.json, and the folds to splits_final.json."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from fmseg.planning.folds import adopt_folds, fold_balance, load_folds, make_fol
 from fmseg.planning.hardware import detect_hardware
 from fmseg.planning.planner import DEFAULT_NAME, plans_file
 from fmseg.planning.planner import plan as decide
+from fmseg.planning.preprocessing import Options
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import OutputScheme, is_labelled
 from fmseg.records.plans import Fold, Plans
+from fmseg.records.settings import apply_settings
 from fmseg.workspace import Workspace, dataset_id
 
 logger = logging.getLogger(__name__)
@@ -41,8 +44,9 @@ def plan(
     plans_name: str = DEFAULT_NAME,
     planner: str = "standard",
     budget_s: float | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Plans:
-    """Plan a dataset and write its plans and folds. budget_s: time of the pretraining.
+    """Plan a dataset and write its plans and folds. budget_s: time of the pretraining. settings: ``Options``.
 
     Raises NotReady without a fingerprint, BadData if the cases cannot be divided into folds.
     """
@@ -52,8 +56,13 @@ def plan(
     dataset = Dataset.load(workspace.raw_dataset(name))
     labels = _labels(dataset)
     hardware = detect_hardware()
+    options = apply_settings(Options(), dict(settings or {}))
     plans = decide(
-        fingerprint, labels, hardware, dataset.channel_names, name=plans_name, planner=planner, budget_s=budget_s
+        *(fingerprint, labels, hardware, dataset.channel_names),
+        name=plans_name,
+        planner=planner,
+        budget_s=budget_s,
+        options=options,
     ).evolve(reader=dataset.declaration.overwrite_image_reader_writer)
     with locked(folder, "the plans"):
         if dataset.task != "unlabelled":
