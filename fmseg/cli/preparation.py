@@ -25,6 +25,8 @@ class Preparation:
     keeps_plan: bool = False
     #: False leaves the images in their files
     with_store: bool = True
+    #: address of a Dask scheduler; None for processes of this machine
+    cluster: str | None = None
 
 
 def image_datasets(session: Session, sources: Sequence[Path] | None, modality: str | None) -> list[str]:
@@ -48,14 +50,14 @@ def prepare_dataset(session: Session, name: str, how: Preparation) -> Row:
     from fmseg.stages.preprocess import preprocess
 
     workspace = session.workspace
-    facts = fingerprint(workspace, name, num_processes=how.num_processes, fresh=how.fresh)
+    facts = fingerprint(workspace, name, num_processes=how.num_processes, cluster=how.cluster, fresh=how.fresh)
     findings = doctor(workspace, name)
     check(findings)
     made = current_plan(workspace, name, how.plans) if how.keeps_plan else None
     made = made or plan(workspace, name, plans_name=how.plans, planner=how.planner, budget_s=how.budget_s)
     skipped = 0
     if how.with_store:
-        preprocess(workspace, name, made, num_processes=how.num_processes)
+        preprocess(workspace, name, made, num_processes=how.num_processes, cluster=how.cluster)
         skipped = sum(1 for _ in stream_lines(workspace.prepared(name) / "skipped.jsonl"))
     warnings = sum(finding.severity == "warning" for finding in findings)
     size = "x".join(map(str, made.preprocessing.image_size))

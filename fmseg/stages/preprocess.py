@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import CaseFacts, Fingerprint
 from fmseg.records.plans import Plans, Preprocessing
 from fmseg.sampling.case_journal import CaseJournal
+from fmseg.sampling.cluster import cluster_at
 from fmseg.sampling.store import store_digest, store_folder
 from fmseg.sampling.store_writer import EncodedCase, StoreWriter, encode_case
 from fmseg.sampling.workers import Workers
@@ -45,8 +46,12 @@ SPACE_MARGIN = 1.05
 Result = EncodedCase | str
 
 
-def preprocess(workspace: Workspace, name: str, plans: Plans | None = None, *, num_processes: int) -> Path:
+def preprocess(
+    workspace: Workspace, name: str, plans: Plans | None = None, *, num_processes: int, cluster: str | None = None
+) -> Path:
     """Make the store of a plan (plans.json if none is given) and return its folder.
+
+    cluster: address of a Dask scheduler, whose workers prepare the images instead of processes of this machine.
 
     Raises NotReady if the plan is missing, or older than the fingerprint, or the fingerprint older than the
     images; BadData for bad files of a labelled set.
@@ -72,7 +77,15 @@ def preprocess(workspace: Workspace, name: str, plans: Plans | None = None, *, n
         del done
         work = Work.of(read_facts(folder / "cases.jsonl"), numbers, plans.preprocessing)
         waiting = Chosen(cases, numbers)
-        workers = _workers(workspace, dataset, plans, num_processes, chunk_size=1 if work.has_volumes else 8)
+        workers = Workers(
+            _preparing(dataset, plans),
+            _dead,
+            num_processes,
+            preload="fmseg.stages.preprocess",
+            plugins=workspace.plugins,
+            chunk_size=1 if work.has_volumes else 8,
+            cluster=cluster_at(cluster, waiting),
+        )
         _check_space(writer.folder, work, waiting, workers)
         for case, result in track(workers.map(waiting), "preparing", len(cases), writer.num_done, unit="files"):
             if isinstance(result, EncodedCase):
@@ -166,16 +179,14 @@ def _broken(dataset: Dataset, facts: Iterable[CaseFacts], num_cases: int) -> dic
     return reasons
 
 
-def _workers(
-    workspace: Workspace, dataset: Dataset, plans: Plans, num_processes: int, *, chunk_size: int
-) -> Workers[CaseFiles, tuple[str, Result]]:
-    prepared = functools.partial(
+def _preparing(dataset: Dataset, plans: Plans) -> Callable[[CaseFiles], tuple[str, Result]]:
+    """Return what turns the files of a case into what is stored of it."""
+    return functools.partial(
         _prepared,
         preprocessing=plans.preprocessing,
         with_labels=dataset.task == "segmentation",
         reader=dataset.declaration.overwrite_image_reader_writer,
     )
-    return Workers(prepared, _dead, num_processes, "fmseg.stages.preprocess", workspace.plugins, chunk_size)
 
 
 def _prepared(
