@@ -68,7 +68,8 @@ class Base:
         is_whole = all(file_size(shard_path(folder, number)) == size for number, size in enumerate(sizes))
         if not is_whole or not files.are_there:
             return None
-        rows, keys = np.load(files.index, mmap_mode="r"), np.load(files.keys)
+        rows = np.load(files.index, mmap_mode="r", allow_pickle=False)
+        keys = np.load(files.keys, allow_pickle=False)
         cases = read_json(files.cases)
         first = np.array([*cases["first"], len(rows)], np.int64)
         base = cls(

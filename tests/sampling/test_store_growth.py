@@ -19,7 +19,7 @@ SHARD_BYTES = 1500
 Cases = dict[str, int]
 BEFORE: Cases = {f"case{index:02d}": 0 for index in range(12)}
 #: two removed, one changed, four new ones: before, between and behind the others
-AFTER: Cases = {name: 0 for name in ("a", *BEFORE, "case05b", "x", "y")} | {"case07": 1}
+AFTER: Cases = dict.fromkeys(("a", *BEFORE, "case05b", "x", "y"), 0) | {"case07": 1}
 AFTER = {name: AFTER[name] for name in sorted(AFTER) if name not in ("case02", "case11")}
 
 
