@@ -21,6 +21,9 @@ Images = Annotated[
 ]
 Modality = Annotated[str | None, typer.Option("--modality", help="What --images are; by default ultrasound.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Option of preparing, as --set neighbours=1.")]
+OnCluster = Annotated[
+    str | None, typer.Option("--cluster", help="Measure and prepare on this Dask cluster, as tcp://10.0.0.1:8786.")
+]
 PlansName = Annotated[str, typer.Option("-p", "--plans", help="Name of the plans.")]
 
 
@@ -63,7 +66,11 @@ def doctor(session: Session, dataset: Datasets = None, processes: Processes = No
 
 @command("fingerprint", example="fmseg fingerprint -d 501")
 def fingerprint(
-    session: Session, dataset: Datasets = None, processes: Processes = None, fresh: Fresh = False
+    session: Session,
+    dataset: Datasets = None,
+    processes: Processes = None,
+    cluster: OnCluster = None,
+    fresh: Fresh = False,
 ) -> Output:
     """Measure datasets: sizes, intensities, classes, patients. Cases measured before are not read again."""
     from fmseg.stages.fingerprint import fingerprint as measure
@@ -71,7 +78,8 @@ def fingerprint(
     names = dataset_names(session.workspace, dataset)
     if session.dry_run:
         return would(_raw(session, names), _prepared(session, names, "dataset_fingerprint.json"))
-    found = [measure(session.workspace, n, num_processes=num_processes(processes), fresh=fresh) for n in names]
+    count = num_processes(processes)
+    found = [measure(session.workspace, n, num_processes=count, cluster=cluster, fresh=fresh) for n in names]
     columns = ("dataset", "cases", "images", "patients", "median size", "channels")
     rows = [
         (f.dataset, f.num_cases, f.num_images, f.num_patients, "x".join(map(str, f.median_size)), f.channels)
@@ -108,7 +116,11 @@ def plan(
 
 @command("preprocess", example="fmseg preprocess -d 501")
 def preprocess(
-    session: Session, dataset: Datasets = None, plans: PlansName = "fmsegPlans", processes: Processes = None
+    session: Session,
+    dataset: Datasets = None,
+    plans: PlansName = "fmsegPlans",
+    processes: Processes = None,
+    cluster: OnCluster = None,
 ) -> Output:
     """Write the prepared images of planned datasets into their stores; goes on where it was stopped."""
     from fmseg.planning.planner import plans_file
@@ -122,7 +134,8 @@ def preprocess(
     for name in names:
         path = session.workspace.prepared(name) / plans_file(plans)
         made = Plans.load(session.workspace.need(path, f"fmseg plan -d {name}"))
-        stores.append(prepare(session.workspace, name, made, num_processes=num_processes(processes)))
+        count = num_processes(processes)
+        stores.append(prepare(session.workspace, name, made, num_processes=count, cluster=cluster))
 
     def show() -> None:
         for store in stores:
@@ -142,6 +155,7 @@ def plan_and_preprocess(
     budget: Budget = None,
     settings: Settings = None,
     processes: Processes = None,
+    cluster: OnCluster = None,
     fresh: Fresh = False,
 ) -> Output:
     """Check, measure, plan and prepare: the first of the four commands."""
@@ -149,8 +163,8 @@ def plan_and_preprocess(
     if session.dry_run:
         return would([*_raw(session, names), *(images or ())], [session.workspace.prepared(name) for name in names])
     names += image_datasets(session, images, modality)
-    options = parse_settings(settings)
-    how = Preparation(num_processes(processes), plans, planner, parse_duration(budget), options, fresh=fresh)
+    count, budget_s, options = num_processes(processes), parse_duration(budget), parse_settings(settings)
+    how = Preparation(count, plans, planner, budget_s, options, fresh=fresh, cluster=cluster)
     rows = [prepare_dataset(session, name, how) for name in names]
     columns = ("dataset", "cases", "patients", "input size", "warnings", "skipped")
     value = [dict(zip(columns, row, strict=True)) for row in rows]

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
-from fmseg.cli.data_commands import Budget, Datasets, Images, Modality, PlansName, Processes, num_processes, would
+from fmseg.cli.data_commands import (
+    Budget,
+    Datasets,
+    Images,
+    Modality,
+    OnCluster,
+    PlansName,
+    Processes,
+    num_processes,
+    would,
+)
 from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.launcher import launched, must_launch
 from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
@@ -42,6 +52,7 @@ def pretrain(
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
     processes: Processes = None,
+    cluster: OnCluster = None,
     store: Annotated[bool, typer.Option(help="Prepare --images once, or decode them at each use.")] = True,
     gpus: Gpus = None,
     deterministic: Deterministic = None,
@@ -72,7 +83,7 @@ def pretrain(
         ahead = preview(session.workspace, names, options) if names else []
         return _ahead([*(session.workspace.prepared(each) for each in names), *(images or ())], ahead)
     own = image_datasets(session, images, modality)
-    how = Preparation(num_processes(processes), keeps_plan=True, with_store=store)
+    how = Preparation(num_processes(processes), keeps_plan=True, with_store=store, cluster=cluster)
     skipped = sum(prepare_dataset(session, each, how)[-1] for each in own if is_only_process())
     if must_launch(gpus):
         return launched(gpus)

@@ -32,6 +32,8 @@ class Preparation:
     keeps_plan: bool = False
     #: False leaves the images in their files
     with_store: bool = True
+    #: address of a Dask scheduler; None for processes of this machine
+    cluster: str | None = None
 
 
 def image_datasets(session: Session, sources: Sequence[Path] | None, modality: str | None) -> list[str]:
@@ -53,7 +55,7 @@ def examine(session: Session, name: str, how: Preparation) -> "tuple[Finding, ..
     from fmseg.stages.fingerprint import fingerprint
 
     try:
-        fingerprint(session.workspace, name, num_processes=how.num_processes, fresh=how.fresh)
+        fingerprint(session.workspace, name, num_processes=how.num_processes, cluster=how.cluster, fresh=how.fresh)
     except (BadData, UnknownName) as error:
         return refused(session.workspace, name, error)
     return doctor(session.workspace, name, num_processes=how.num_processes)
@@ -77,7 +79,7 @@ def prepare_dataset(session: Session, name: str, how: Preparation) -> Row:
     )
     skipped = 0
     if how.with_store:
-        preprocess(workspace, name, made, num_processes=how.num_processes)
+        preprocess(workspace, name, made, num_processes=how.num_processes, cluster=how.cluster)
         skipped = sum(1 for _ in stream_lines(workspace.prepared(name) / "skipped.jsonl"))
     warnings = sum(finding.severity == "warning" for finding in findings)
     size = "x".join(map(str, made.preprocessing.image_size))
