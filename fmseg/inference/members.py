@@ -125,17 +125,17 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict(tensors)
 
 
-def need_one_plan(members: Sequence[Member]) -> None:
-    """Check that all members see the same prepared images and give the same outputs. Raises BadData if not."""
-    first = members[0].config
-    for member in members[1:]:
+def need_one_plan(configs: Sequence[RunConfig]) -> None:
+    """Check that all runs see the same prepared images and give the same outputs. Raises BadData if not."""
+    first = configs[0]
+    for config in configs[1:]:
         for name, one, other in (
-            ("preprocessing", first.plans.preprocessing, member.config.plans.preprocessing),
-            ("labels", first.plans.labels, member.config.plans.labels),
+            ("preprocessing", first.plans.preprocessing, config.plans.preprocessing),
+            ("labels", first.plans.labels, config.plans.labels),
         ):
             if one != other:
                 raise BadData(
-                    f"The models {first.recipe.name} and {member.config.recipe.name} of {first.plans.dataset} were "
+                    f"The models {first.recipe.name} and {config.recipe.name} of {first.plans.dataset} were "
                     f"trained under different plans ({name}), so they cannot be averaged. Train one of them again."
                 )
 

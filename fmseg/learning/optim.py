@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from fmseg.learning.parallel import whole
 
 #: parts of a name that belong to what comes before the first block
-STEM = {"patch_embed", "pos_embed", "cls_token", "mask_token", "reg_token", "register_tokens"}
+STEM = {"patch_embed", "pos_embed", "cls_token", "mask_token", "reg_token", "register_tokens", "norm_pre"}
 #: parts of a name that belong to the weight-normed prototypes of a DINO head
 PROTOTYPES = {"last_layer", "prototypes"}
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")

@@ -87,7 +87,7 @@ class Classifier(nn.Module):
         blocks = [max(0, depth - self.num_blocks + index) for index in range(self.num_blocks)]
         parts = []
         for tokens in vit.forward_blocks(self._whole_patches(image), blocks):  # (B, P + N, D)
-            parts += [tokens[:, 0], tokens[:, vit.num_prefix_tokens :].mean(dim=1)]
+            parts += [vit.summary(tokens), tokens[:, vit.num_prefix_tokens :].mean(dim=1)]
         return torch.cat(parts, dim=1)
 
     def _whole_patches(self, image: Tensor) -> Tensor:

@@ -128,19 +128,11 @@ def adopt_folds(
     join only folds that divide their cases among them; others (a few-shot split, say) leave cases out on purpose.
     Raises BadData for an unknown case, a patient in train and val, or a side without cases.
     """
+    kept = check_folds(folds, patients, known=known, source=source)
     mentioned = {case for fold in folds for case in (*fold.train, *fold.val)}
-    unknown = sorted(mentioned - set(known), key=natural_key)
-    if unknown:
-        raise BadData(f"{source}: no case of the dataset is called '{unknown[0]}'. Correct the name, or remove it.")
     unusable = mentioned - set(patients)
     if unusable:
         logger.warning("%s: %d of its cases cannot be used and are left out of the folds", source, len(unusable))
-    kept = [
-        Fold(train=tuple(c for c in fold.train if c in patients), val=tuple(c for c in fold.val if c in patients))
-        for fold in folds
-    ]
-    for index, fold in enumerate(kept):
-        _check_fold(fold, patients, f"{source}: fold {index}")
     new = sorted(set(patients) - mentioned, key=natural_key)
     if not new:
         return tuple(kept)
@@ -150,9 +142,29 @@ def adopt_folds(
     return _extended(kept, new, patients, strata)
 
 
+def check_folds(
+    folds: Sequence[Fold], patients: Mapping[str, str], *, known: Collection[str], source: Path
+) -> list[Fold]:
+    """Return folds without the cases that cannot be used. Raises BadData as ``adopt_folds`` does."""
+    unknown = sorted({case for fold in folds for case in (*fold.train, *fold.val)} - set(known), key=natural_key)
+    if unknown:
+        raise BadData(f"{source}: no case of the dataset is called '{unknown[0]}'. Correct the name, or remove it.")
+    kept = [
+        Fold(train=tuple(c for c in fold.train if c in patients), val=tuple(c for c in fold.val if c in patients))
+        for fold in folds
+    ]
+    for index, fold in enumerate(kept):
+        _check_fold(fold, patients, f"{source}: fold {index}")
+    return kept
+
+
 def _check_fold(fold: Fold, patients: Mapping[str, str], where: str) -> None:
     if not fold.train or not fold.val:
         raise BadData(f"{where} has no case in '{'val' if fold.train else 'train'}'. Give both sides some cases.")
+    for name, cases in (("train", fold.train), ("val", fold.val)):
+        if len(set(cases)) < len(cases):
+            twice = Counter(cases).most_common(1)[0][0]
+            raise BadData(f"{where} names '{twice}' twice in '{name}'. Name each case once.")
     owners = {patients[case]: case for case in fold.train}
     for case in fold.val:
         if patients[case] in owners:
