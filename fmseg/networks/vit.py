@@ -112,8 +112,8 @@ class ViT(nn.Module):
         if mask is not None:
             tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
         position = self._positions(h, w)
-        cls = (self.cls_token + position[:, :1]).expand(len(image), -1, -1)
-        prefix = [cls] if self.reg_token is None else [cls, self.reg_token.expand(len(image), -1, -1)]
+        cls = (self.cls_token + position[:, :1]).expand(image.shape[0], -1, -1)
+        prefix = [cls] if self.reg_token is None else [cls, self.reg_token.expand(image.shape[0], -1, -1)]
         return torch.cat([*prefix, tokens + position[:, 1:]], dim=1)
 
     def _project(self, image: Tensor) -> Tensor:
@@ -130,15 +130,8 @@ class ViT(nn.Module):
         """Return the position embedding (1, 1 + h w, D) for another grid of patches."""
         if (h, w) == self.grid:
             return self.pos_embed
-        grid = self.pos_embed[:, 1:].float().unflatten(1, self.grid).permute(0, 3, 1, 2)  # (1, D, h, w)
-        resample = partial(F.interpolate, grid, mode="bicubic", antialias=self.architecture.position_antialias)
-        if self.architecture.position_interpolation == "offset":
-            # the 0.1 of DINOv2 belongs to its released weights: the sampling points differ without it
-            grid = resample(scale_factor=((h + 0.1) / self.grid[0], (w + 0.1) / self.grid[1]))
-        else:
-            grid = resample(size=(h, w))
-        assert grid.shape[-2:] == (h, w)
-        return torch.cat([self.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+        grid = position_grid(self.pos_embed[:, 1:], self.architecture, h, w)
+        return torch.cat([self.pos_embed[:, :1], grid], dim=1)
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -159,6 +152,22 @@ def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
     if height % patch_size or width % patch_size:
         raise ValueError(f"An image of {height} x {width} px cannot be cut into patches of {patch_size} px.")
     return height // patch_size, width // patch_size
+
+
+def position_grid(positions: Tensor, architecture: Architecture, h: int, w: int) -> Tensor:
+    """Return the positions of patches, (1, N, D) of the architecture's image size, for another grid: (1, h w, D)."""
+    rows, columns = patch_grid(architecture.image_size, architecture.patch_size)
+    if (h, w) == (rows, columns):
+        return positions
+    grid = positions.float().unflatten(1, (rows, columns)).permute(0, 3, 1, 2)  # (1, D, h, w)
+    resample = partial(F.interpolate, grid, mode="bicubic", antialias=architecture.position_antialias)
+    if architecture.position_interpolation == "offset":
+        # the 0.1 of DINOv2 belongs to its released weights: the sampling points differ without it
+        grid = resample(scale_factor=((h + 0.1) / rows, (w + 0.1) / columns))
+    else:
+        grid = resample(size=(h, w))
+    assert grid.shape[-2:] == (h, w)
+    return grid.flatten(2).transpose(1, 2)
 
 
 def tokens_shape(tokens: Tensor) -> Shape:
@@ -193,11 +202,11 @@ def _timm_trunk(architecture: Architecture) -> Any:
         init_values=architecture.layer_scale,
         norm_layer=partial(nn.LayerNorm, eps=architecture.layer_norm_eps),
         weight_init="skip",  # initialised here
-        **({"mlp_layer": _swiglu} if architecture.ffn == "swiglu" else {}),
+        **({"mlp_layer": swiglu} if architecture.ffn == "swiglu" else {}),
     )
 
 
-def _swiglu(*, in_features: int, hidden_features: int, bias: bool, **_ignored: object) -> nn.Module:
+def swiglu(*, in_features: int, hidden_features: int, bias: bool, **_ignored: object) -> nn.Module:
     """Return a gated MLP with as many weights as a plain one of that width, rounded up to 8 as in DINOv2."""
     from timm.layers import SwiGLUPacked
 
