@@ -16,10 +16,11 @@ from fmseg.errors import UsageError
 from fmseg.files import read_json, sha256_file, write_json
 from fmseg.inference.bundles import bundled_exposure, opened
 from fmseg.inference.cases import Failure
+from fmseg.inference.choice import load_choice
 from fmseg.inference.exposure import Exposure, exposure_of, tell
 from fmseg.inference.inputs import Inputs, find_inputs
-from fmseg.inference.members import WEIGHTS, Member, find_device, load_members
-from fmseg.inference.trained import Chosen, check_chosen, chosen_runs, trained_results
+from fmseg.inference.members import WEIGHTS, Member
+from fmseg.inference.trained import Chosen, chosen_runs, trained_results
 from fmseg.records.bundle import MANIFEST
 from fmseg.records.run import Provenance, RunConfig
 from fmseg.records.seen import Seen
@@ -104,7 +105,7 @@ def _predict(
     kind = WRITERS[RunConfig.load(chosen.runs[0][0] / "run.json").plans.task]
     inputs = find_inputs(input_folder, kind.target)
     logger.info("%s: %s", results.name, chosen.because)
-    members = _load(chosen)
+    members = load_choice(results).members
     exposure = _exposure(workspace, results, members)
     writer = kind(members, chosen, output_folder, exposure, mirror=mirror, overlays=overlays)
     _check_output(inputs, input_folder, output_folder, writer)
@@ -138,12 +139,6 @@ def _check_output(inputs: Inputs, input_folder: Path, output_folder: Path, write
     targets = {path.resolve() for path in writer.targets(inputs.cases)}
     if output_folder.resolve() == input_folder.resolve() or sources & targets:
         raise UsageError(f"{output_folder}: predictions must not lie among the images. Type another folder after -o.")
-
-
-def _load(chosen: Chosen) -> list[Member]:
-    members = load_members(chosen.runs, find_device())
-    check_chosen(chosen, [member.config for member in members])
-    return members
 
 
 def _exposure(workspace: Workspace, results: Path, members: Sequence[Member]) -> Exposure:
