@@ -1,4 +1,4 @@
-"""The commands that show: report."""
+"""The commands that show: report, view."""
 
 import logging
 from collections.abc import Callable
@@ -42,6 +42,31 @@ def report(
     if session.dry_run:
         return would([workspace.prepared(name), results], [results / REPORT])
     return _written(write(workspace, name, plans_name=plans))
+
+
+@command("view", example="fmseg view 501")
+def view(
+    session: Session,
+    dataset: Annotated[str | None, typer.Argument(help="Number, name or part of it")] = None,
+    images: Annotated[Path | None, typer.Option("-i", "--images", help="Instead, a folder of images.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option("-p", "--predictions", help="What predict wrote for the images.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Of this machine; 0 takes a free one.")] = 0,
+) -> Output:
+    """Browse cases, labels and predictions in a browser on this machine, and mark labels to be checked.
+
+    The page is served to this machine only, under an address that holds a token. Ctrl-C ends it.
+    """
+    from fmseg.stages.view import open_source, serve
+
+    workspace = session.workspace
+    name = dataset_names(workspace, [dataset])[0] if dataset else None
+    source = open_source(workspace, name, images, predictions)
+    if session.dry_run:
+        return would([images or workspace.raw_dataset(name or "")], [source.marks])
+    serve(source, port, lambda address: print_line(f"Open {address}\nCtrl-C ends it. Marks go to {source.marks}"))
+    return Output({"marks": str(source.marks)}, lambda: print_line(f"Marks are in {source.marks}"))
 
 
 def _written(path: Path) -> Output:
