@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fmseg.cli.arguments import dataset_names, parse_duration, parse_settings
+from fmseg.cli.arguments import complete_dataset, dataset_names, parse_duration, parse_settings
 from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.preparation import Preparation, examine, image_datasets, prepare_dataset
 from fmseg.console import print_line, print_table
@@ -18,7 +18,10 @@ LAYOUTS = (
 #: files that are listed under one reason
 MAX_SHOWN = 20
 
-Datasets = Annotated[list[str] | None, typer.Option("-d", "--dataset", help="Number, name or part of it; several.")]
+Datasets = Annotated[
+    list[str] | None,
+    typer.Option("-d", "--dataset", help="Number, name or part of it; several.", autocompletion=complete_dataset),
+]
 Processes = Annotated[int | None, typer.Option("-np", "--num-processes", help="Default: all cores; 0: none apart.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure every file again.")]
 Budget = Annotated[str | None, typer.Option("--budget", help="Plan the pretraining to this time, as 20m, 2h, 1d.")]
