@@ -8,7 +8,7 @@ import typer
 
 from fmseg.cli.arguments import complete_dataset, dataset_names, parse_duration, parse_settings
 from fmseg.cli.frame import Output, Session, command
-from fmseg.cli.preparation import Preparation, examine, image_datasets, prepare_dataset
+from fmseg.cli.preparation import Preparation, examine, image_datasets, mend_dataset, prepare_dataset
 from fmseg.console import print_line, print_table
 
 #: the layouts, which are imported when the command runs
@@ -57,12 +57,19 @@ def would(reads: list[Path], writes: list[Path]) -> Output:
 
 
 @command("doctor", example="fmseg doctor -d 501")
-def doctor(session: Session, dataset: Datasets = None, processes: Processes = None) -> Output:
+def doctor(
+    session: Session,
+    dataset: Datasets = None,
+    processes: Processes = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Write a mended copy under the next free number.")] = False,
+) -> Output:
     """Check raw datasets and list every problem with its mend; exit code 3 if one must be mended."""
     names = dataset_names(session.workspace, dataset)
     if session.dry_run:
         return would(_raw(session, names), _prepared(session, names, "doctor.json"))
     how = Preparation(num_processes(processes))
+    if fix:
+        return _mended(session, names, how)
     rows = [
         (name, each.severity, each.where, each.problem, each.why, each.mend)
         for name in names
@@ -71,7 +78,35 @@ def doctor(session: Session, dataset: Datasets = None, processes: Processes = No
     bad = any(row[1] == "error" for row in rows)
     keys = ("dataset", "severity", "where", "problem", "why", "mend")
     value = [dict(zip(keys, row, strict=True)) for row in rows]
-    return Output(value, lambda: print_table("Findings", keys[1:], [row[1:] for row in rows]), 3 if bad else 0)
+
+    def show() -> None:
+        print_table("Findings", keys[1:], [row[1:] for row in rows])
+        for sheet in _prepared(session, names, "doctor.png"):
+            if sheet.exists():
+                print_line(f"Pictures of the worst: {sheet}")
+
+    return Output(value, show, 3 if bad else 0)
+
+
+def _mended(session: Session, names: list[str], how: Preparation) -> Output:
+    """Write mended copies and say what was changed, and what a person must mend."""
+    found = [mend_dataset(session, name, how) for name in names]
+    value = [
+        {"copy": copy, "changes": changes, "findings": [each.model_dump(mode="json") for each in left]}
+        for copy, changes, left in found
+    ]
+
+    def show() -> None:
+        for copy, changes, left in found:
+            print_line(f"wrote {session.workspace.raw_dataset(copy)}")
+            for change in changes:
+                print_line(f"  {change}")
+            rows = [(each.severity, each.where, each.problem, each.mend) for each in left if each.severity != "note"]
+            if rows:
+                print_table("Left for you", ("severity", "where", "problem", "mend"), rows)
+
+    bad = any(each.severity == "error" for _, _, left in found for each in left)
+    return Output(value, show, 3 if bad else 0)
 
 
 @command("fingerprint", example="fmseg fingerprint -d 501")
