@@ -74,7 +74,9 @@ def main() -> None:
         done = time.perf_counter()
     memory = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1e3
     cpu = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"{arguments.count} images, {arguments.processes} processes: written in {written - start:.1f} s (not counted)")
+    print(
+        f"{arguments.count} images, {arguments.processes} processes: written in {written - start:.1f} s (not counted)"
+    )
     print(f"measured in {measured - written:.1f} s, examined in {done - measured:.1f} s, {len(findings)} findings")
     print(f"in all {done - written:.1f} s; at most {memory:.0f} MB a process; {cpu:.1f} s of CPU, writing included")
 

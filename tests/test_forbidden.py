@@ -31,8 +31,8 @@ CALLS: dict[str, set[str]] = {
     "safe_open": {"networks/tensors.py"},
     "importlib.import_module": {"registry.py"},
     "import_module": set(),
-    "zipfile.ZipFile": {"inference/bundles.py"},
-    "ZipFile": {"inference/bundles.py"},
+    "zipfile.ZipFile": {"archive.py"},
+    "ZipFile": set(),
     "tarfile.open": set(),
 }
 #: methods, of whatever object

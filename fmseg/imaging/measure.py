@@ -14,13 +14,13 @@ from fmseg.files import stream_lines
 from fmseg.imaging.case import Array, BadFile, Case, Geometry, content_hash, is_grey
 from fmseg.imaging.intensity import histogram, intensity_of, scale
 from fmseg.imaging.looks import looks_of
-from fmseg.imaging.readers import read_case, read_label
+from fmseg.imaging.readers import read_case, read_label, read_patient
 from fmseg.records.dataset import CaseFiles
 from fmseg.records.fingerprint import CaseFacts, Finding, Intensity, Severity
 from fmseg.records.labels import LabelScheme
 
 #: counted up when a case is measured in another way, so that old lines of cases.jsonl are not kept
-VERSION = 4
+VERSION = 5
 MIN_SIDE_PX = 8
 MAX_LISTED = 10
 MAX_LINES = 20
@@ -33,17 +33,24 @@ OFF_GRID = "The label would be drawn on the wrong place of the image."
 CHANGED = "The network sees the image as it was read, not as it is in the file."
 
 
-def measure_case(files: CaseFiles, labels: LabelScheme | None, patient: str, *, reader: str | None = None) -> CaseFacts:
-    """Read a case and its label map and return what was measured. ``labels`` is None where none are expected."""
+def measure_case(
+    files: CaseFiles, labels: LabelScheme | None, patient: str, *, reader: str | None = None, salt: bytes = b""
+) -> CaseFacts:
+    """Read a case and its label map and return what was measured. ``labels`` is None where none are expected.
+
+    salt: of the workspace; with it, the patient that a file's header names is noted as a salted hash.
+    """
     facts = _nothing(files, labels, patient)
     try:
         case = read_case(files, reader)
+        header_patient = read_patient(files, salt, reader) if salt else ""
     except BadFile as error:
         return facts.model_copy(update={"findings": (_bad(error), *_without_label(files, labels))})
     counted = [histogram(channel) for channel in case.voxels]
     intensity = tuple(intensity_of(counts) for counts in counted if counts)
     findings = _image_findings(files, case, intensity)
     measured: dict[str, object] = {
+        "header_patient": header_patient,
         "content_hash": content_hash(case.voxels),
         "shape": case.voxels.shape[1:],
         "spacing_mm": case.geometry.spacing_mm,

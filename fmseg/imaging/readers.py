@@ -14,7 +14,10 @@ from fmseg.errors import EnvironmentProblem, FmsegError
 from fmseg.imaging.case import Array, BadFile, Case, Geometry, is_grey
 from fmseg.imaging.readers_2d import ImageReader
 from fmseg.imaging.readers_dicom import DicomReader
+from fmseg.imaging.readers_npy import ArrayReader
+from fmseg.imaging.readers_video import VideoReader
 from fmseg.imaging.readers_volume import VolumeReader
+from fmseg.records.cases import is_bare_dicom
 from fmseg.records.dataset import CaseFiles
 from fmseg.registry import Registry
 
@@ -45,6 +48,8 @@ readers: Registry[Reader] = Registry("reader")
 readers.add("image", ImageReader())
 readers.add("volume", VolumeReader())
 readers.add("dicom", DicomReader())
+readers.add("npy", ArrayReader())
+readers.add("video", VideoReader())
 
 
 def read_case(files: CaseFiles, reader: str | None = None) -> Case:
@@ -83,6 +88,17 @@ def read_label(path: Path, reader: str | None = None) -> tuple[Array, Geometry]:
     return whole.astype(np.int32), geometry
 
 
+def read_patient(files: CaseFiles, salt: bytes, reader: str | None = None) -> str:
+    """Return the salted hash of the patient that a case's DICOM header names; empty where no header does.
+
+    Raises BadFile if the file cannot be read.
+    """
+    known = _reader_for(files.images[0], reader)
+    if not isinstance(known, DicomReader):
+        return ""
+    return _decoded(files.images[0], lambda path: known.read_patient(path, salt))
+
+
 def write_label(labels: Array, geometry: Geometry, path: Path, reader: str | None = None) -> None:
     """Write a label map (Z, Y, X) in the format of the path's ending, on the given geometry, atomically."""
     _reader_for(path, reader).write_label(labels, geometry, path)
@@ -95,6 +111,8 @@ def _reader_for(path: Path, name: str | None) -> Reader:
     for known in readers:
         if lower.endswith(readers[known].endings):
             return readers[known]
+    if is_bare_dicom(path):
+        return readers["dicom"]
     endings = ", ".join(ending for known in readers for ending in readers[known].endings)
     raise BadFile(path, "no reader knows this file ending", f"Convert it to one of: {endings}.")
 

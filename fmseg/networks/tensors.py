@@ -43,22 +43,35 @@ def read_tensors(path: Path, *, must_be_finite: bool = True) -> dict[str, Tensor
     return tensors
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape from the header alone. Raises BadRecord as ``read_tensors`` does; ``where`` names the file."""
+    from safetensors import SafetensorError, safe_open
+
+    read_header(path, where)
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise BadRecord(f"{where}: this is not a safetensors file ({error}). {MEND}") from error
+
+
+def read_header(path: Path, where: str = "") -> dict[str, Any]:
     """Return what a safetensors file says of its tensors, and its metadata under ``__metadata__``.
 
-    Raises BadRecord as ``read_tensors`` does.
+    Raises BadRecord as ``read_tensors`` does; ``where`` names the file if its path should not be told.
     """
+    where = where or str(path)
     try:
         size = os.path.getsize(path)
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(LENGTH_BYTES), "little")
             if size < LENGTH_BYTES or length > min(size - LENGTH_BYTES, MAX_HEADER_BYTES):
-                raise BadRecord(f"{path}: this is not a safetensors file (its header does not fit into it). {MEND}")
-            header = parse_json(file.read(length), f"{path}: this is not a safetensors file: its header")
+                raise BadRecord(f"{where}: this is not a safetensors file (its header does not fit into it). {MEND}")
+            header = parse_json(file.read(length), f"{where}: this is not a safetensors file: its header")
     except FileNotFoundError as error:
-        raise BadRecord(f"{path}: there is no such file. {MEND}") from error
+        raise BadRecord(f"{where}: there is no such file. {MEND}") from error
     except IsADirectoryError as error:
-        raise BadRecord(f"{path}: this is a folder, not a safetensors file. {MEND}") from error
+        raise BadRecord(f"{where}: this is a folder, not a safetensors file. {MEND}") from error
     if not isinstance(header, dict):
-        raise BadRecord(f"{path}: this is not a safetensors file (its header is no object). {MEND}")
+        raise BadRecord(f"{where}: this is not a safetensors file (its header is no object). {MEND}")
     return header

@@ -51,6 +51,32 @@ def make_folds(patients: Mapping[str, str], strata: Mapping[str, str], *, source
     return tuple(_fold(cases, set(val)) for val in validation)
 
 
+def make_centre_folds(patients: Mapping[str, str], centres: Mapping[str, str], *, source: Path) -> tuple[Fold, ...]:
+    """Return one fold per centre, which is validated on that centre alone.
+
+    patients: of each case. source: the table of the centres, for errors. Raises BadData for a case without a centre,
+    a patient of two centres, or a single centre.
+    """
+    cases = sorted(patients, key=natural_key)
+    lacking = [case for case in cases if not centres.get(case)]
+    if lacking:
+        raise BadData(f"{source}: {len(lacking)} cases have no centre, such as '{lacking[0]}'. Add them.")
+    home: dict[str, str] = {}
+    for case in cases:
+        if home.setdefault(patients[case], centres[case]) != centres[case]:
+            raise BadData(
+                f"{source}: patient '{patients[case]}' is of the centres '{home[patients[case]]}' and "
+                f"'{centres[case]}' (case '{case}'), so one of them cannot be left out. Give the patient one centre."
+            )
+    names = sorted(set(home.values()), key=natural_key)
+    if len(names) < 2:
+        raise BadData(
+            f"{source}: all {len(cases)} cases are of one centre ('{''.join(names)}'), so none is left to validate on. "
+            "Take 'split_by' out of dataset.json."
+        )
+    return tuple(_fold(cases, {case for case in cases if centres[case] == name}) for name in names)
+
+
 def _stratified(cases: list[str], patients: Mapping[str, str], strata: Mapping[str, str]) -> list[list[str]]:
     from sklearn.model_selection import StratifiedGroupKFold
 

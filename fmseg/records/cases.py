@@ -22,9 +22,14 @@ T = TypeVar("T")
 # fmt: off
 IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff",
-    ".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".dcm", ".dicom",
+    ".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".dcm", ".dicom", ".npy", ".mp4", ".avi",
 )
 # fmt: on
+#: names without an ending that DICOM files go by: IM000001, 1.2.840.113619.2.1, US.1.2.840.113619.2.1
+BARE_NAME = re.compile(r"[^.]+|(?:[A-Za-z]{2,3}\.)?\d+(?:\.\d+)+")
+#: a directory of other files, itself without pixels
+DICOM_DIRECTORY = "DICOMDIR"
+DICOM_MARK, DICOM_MARK_AT = b"DICM", 128
 #: folders of an nnU-Net dataset that hold label maps, or what models are tested on
 NOT_PRETRAINED_ON = ("imagesTs", "labelsTr", "labelsTs")
 #: folders that are listed, or files that are looked up, at the same time: what network disks are slow at is waiting
@@ -184,11 +189,28 @@ def _list_folder(root: Path, place: str) -> tuple[list[str], list[str]]:
                 if entry.is_dir():
                     if not entry.is_symlink():
                         folders.append(path)
-                elif entry.name.lower().endswith(IMAGE_ENDINGS):
+                elif entry.name.lower().endswith(IMAGE_ENDINGS) or is_bare_dicom(Path(entry.path)):
                     images.append(path)
     except OSError as error:
         logger.warning("%s is left out: it cannot be listed (%s)", root / place, error.strerror)
     return folders, images
+
+
+def is_image_file(path: Path) -> bool:
+    """Return whether a file is an image by its ending, or DICOM without one."""
+    return path.name.lower().endswith(IMAGE_ENDINGS) or is_bare_dicom(path)
+
+
+def is_bare_dicom(path: Path) -> bool:
+    """Return whether a file whose name has no ending is DICOM, by the mark in it; others are not opened."""
+    if not BARE_NAME.fullmatch(path.name) or path.name.upper() == DICOM_DIRECTORY or not path.is_file():
+        return False
+    try:
+        with open(path, "rb") as file:
+            file.seek(DICOM_MARK_AT)
+            return file.read(len(DICOM_MARK)) == DICOM_MARK
+    except OSError:
+        return False
 
 
 def is_text(name: str) -> bool:

@@ -125,6 +125,8 @@ class Dataset:
             return {}
         found = [path for path in visible_files(folder) if path.name.lower().endswith(IMAGE_ENDINGS)]
         others = {strip_ending(path.name): path for path in found}
+        if not self.file_ending:
+            return others
         own = [path for path in visible_files(folder) if path.name.endswith(self.file_ending)]
         return others | {path.name[: len(path.name) - len(self.file_ending)]: path for path in own}
 
@@ -144,6 +146,10 @@ class Dataset:
         if path.exists():
             return read_table(path, "case", "patient")
         return listed_patients(self.source, self.modality) if self.task == "unlabelled" else {}
+
+    def centres_of_cases(self) -> Mapping[str, str]:
+        """Return case -> centre from patients.csv. Raises BadData if it is not there or has no such column."""
+        return read_table(self.folder / "patients.csv", "case", "centre")
 
     def _declared_case(self, name: str) -> CaseFiles:
         entry = (self.declaration.dataset or {})[name]

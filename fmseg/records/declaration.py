@@ -49,6 +49,8 @@ class Declaration(BaseModel):
     task: Task = "segmentation"
     modality: str | None = None
     group_regex: str | None = None
+    #: centre: the column of patients.csv; each fold is validated on one centre
+    split_by: Literal["patient", "centre"] = "patient"
     images: str | None = None
 
 

@@ -67,6 +67,8 @@ class CaseFacts(Part):
     patient: str
     #: 16 hexadecimal digits per 2D image: alike where images look alike; empty if it was not measured
     looks: str = ""
+    #: a salted hash of the patient that the file's header names (DICOM); empty where none is named
+    header_patient: str = ""
 
 
 class ClassFacts(Part):
