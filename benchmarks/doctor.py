@@ -34,16 +34,16 @@ def write_dataset(folder: Path, count: int) -> None:
         (folder / part).mkdir(parents=True)
     rng = np.random.default_rng(0)
     drawn = [_square(make_phantom(np.random.default_rng(index))) for index in range(min(DRAWN, count))]
-    values = 2
+    values, image = 2, drawn[0][0]
     for number in range(count):
-        image, label = drawn[number % len(drawn)]
-        if number % 100 < 2 and number >= 2:
-            image = np.minimum(last.astype(np.int16) + 2 * (number % 100), 255).astype(np.uint8)
+        found, label = drawn[number % len(drawn)]
+        if number % 100 < 2 and number >= 2:  # the image before, as it is or brighter
+            image = np.minimum(image.astype(np.int16) + 2 * (number % 100), 255).astype(np.uint8)
         else:
             shift = rng.integers(-40, 40, 2)
-            image, label = np.roll(image, shift, (0, 1)), np.roll(label, shift, (0, 1))
-            image = np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
-        last, values = image, max(values, int(label.max()))
+            found, label = np.roll(found, shift, (0, 1)), np.roll(label, shift, (0, 1))
+            image = np.clip(found + rng.normal(0, 6, found.shape), 0, 255).astype(np.uint8)
+        values = max(values, int(label.max()))
         case = f"P{number // IMAGES_PER_PATIENT:06d}_{number % IMAGES_PER_PATIENT}"
         cv2.imwrite(str(folder / "imagesTr" / f"{case}_0000.png"), image)
         cv2.imwrite(str(folder / "labelsTr" / f"{case}.png"), label)

@@ -54,7 +54,7 @@ def read_foreign(path: Path) -> ForeignFile:
         path = _file_in(path)
     if not path.is_file():
         raise BadData(f"{path}: there is no such file. Type the path of a file of weights, or of its folder.")
-    value = read_tensors(path, must_be_finite=False) if path.suffix == ".safetensors" else _read_torch(path)
+    value = read_tensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     tensors = dict(_flatten(value, "", MAX_DEPTH))
     if not tensors:
         raise BadData(f"{path}: there are no tensors in it. Take the file of the weights, not of the whole model.")

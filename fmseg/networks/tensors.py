@@ -44,7 +44,10 @@ def read_tensors(path: Path, *, must_be_finite: bool = True) -> dict[str, Tensor
 
 
 def read_shapes(path: Path, where: str) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape from the header alone. Raises BadRecord as ``read_tensors`` does; ``where`` names the file."""
+    """Return name -> shape from the header alone.
+
+    Raises BadRecord as ``read_tensors`` does; ``where`` names the file.
+    """
     from safetensors import SafetensorError, safe_open
 
     read_header(path, where)

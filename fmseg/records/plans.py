@@ -5,8 +5,6 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from pydantic import Field
-
 from fmseg.records.labels import OutputScheme
 from fmseg.records.recipe import Recipe
 from fmseg.records.record import Part, Record
