@@ -109,7 +109,8 @@ def _read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of the protocol that was pickled with
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # torch raises many kinds for a file that is none of its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BadData(
-            f"{path}: this is not a file of weights that can be opened safely ({next(iter(str(error).splitlines()), type(error).__name__)}). "
+            f"{path}: this is not a file of weights that can be opened safely ({reason}). "
             "Download it again, or save its state_dict alone with safetensors."
         ) from error
