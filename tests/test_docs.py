@@ -106,7 +106,8 @@ def test_make_targets_exist(document):
     assert used <= set(targets)
 
 
-@pytest.mark.parametrize("document", HOW_TOS, ids=lambda path: path.stem)
+#: the page on Python needs trained models: tests/test_api.py runs it
+@pytest.mark.parametrize("document", [path for path in HOW_TOS if path.stem != "python"], ids=lambda path: path.stem)
 def test_python_snippets_run(document, monkeypatch):
     keep_registries(monkeypatch)
     namespace: dict[str, object] = {"__name__": "snippet"}
@@ -184,6 +185,11 @@ def test_nothing_is_unpickled_or_evaluated():
                 names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
                 assert not {"pickle", "dill", "marshal", "joblib"} & {name.split(".")[0] for name in names}, path
             elif isinstance(node, ast.Call):
+                if path.name == "foreign_files.py" and ast.unparse(node.func) == "torch.load":
+                    assert (
+                        ast.unparse(next(word for word in node.keywords if word.arg == "weights_only").value) == "True"
+                    )
+                    continue
                 assert ast.unparse(node.func) not in banned, f"{path}:{node.lineno}"
                 if ast.unparse(node.func) in ("np.load", "numpy.load"):
                     keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
-
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fmseg.records.labels import OutputScheme
 from fmseg.records.recipe import Recipe
@@ -106,7 +104,9 @@ class Architecture(Part):
         """Say what sets a ViT apart from a plain one only where it does: records of plain ones stay as they were."""
         fields = type(self).model_fields
         values: dict[str, Any] = dump(self)
-        plain = [name for name in values if not fields[name].is_required() and getattr(self, name) == fields[name].default]
+        plain = [
+            name for name in values if not fields[name].is_required() and getattr(self, name) == fields[name].default
+        ]
         return {name: value for name, value in values.items() if name not in plain}
 
 
