@@ -256,9 +256,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"steps": rows, "augmented_images_per_s": made, "fastest_step_images_per_s": fastest}))
         return
-    print(
-        f"{arguments.device}, {arguments.precision}, {torch.get_num_threads()} threads, batch {arguments.batch} of {SIZE}"
-    )
+    threads = f"{torch.get_num_threads()} threads"
+    print(f"{arguments.device}, {arguments.precision}, {threads}, batch {arguments.batch} of {SIZE}")
     for row in rows:
         shown = [f"{key} {value:.3g}" for key, value in row.items() if isinstance(value, float)]
         print(f"{row['step']:>22}: {', '.join(shown)}")
