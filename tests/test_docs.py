@@ -184,7 +184,10 @@ def test_nothing_is_unpickled_or_evaluated():
                 names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
                 assert not {"pickle", "dill", "marshal", "joblib"} & {name.split(".")[0] for name in names}, path
             elif isinstance(node, ast.Call):
-                assert ast.unparse(node.func) not in banned, f"{path}:{node.lineno}"
+                name, keywords = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+                if name == "torch.load" and path.name == "foreign_files.py":
+                    assert keywords.get("weights_only") == "True", f"{path}:{node.lineno}"
+                    continue
+                assert name not in banned, f"{path}:{node.lineno}"
                 if ast.unparse(node.func) in ("np.load", "numpy.load"):
-                    keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
                     assert keywords.get("allow_pickle") == "False", f"{path}:{node.lineno}"

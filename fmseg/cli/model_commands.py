@@ -12,6 +12,7 @@ from fmseg.cli.data_commands import Budget, Datasets, Images, Modality, PlansNam
 from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.launcher import launched, must_launch
 from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
+from fmseg.cli.weights_commands import start_from
 from fmseg.console import duration, is_only_process, print_line, print_table
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def pretrain(
     images: Images = None,
     modality: Modality = None,
     name: Annotated[str | None, typer.Option(help="Name of the checkpoint; by default from the datasets.")] = None,
-    init: Annotated[str | None, typer.Option(help="Go on from this foundation checkpoint.")] = None,
+    init: Annotated[str | None, typer.Option(help="Go on from this foundation checkpoint, or file of weights.")] = None,
     budget: Budget = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -57,7 +58,7 @@ def pretrain(
     names = [] if images and not dataset else names
     options = PretrainOptions(
         name=name,
-        init=init,
+        init=start_from(session, init) if init else None,
         budget_s=parse_duration(budget),
         settings=parse_settings(settings),
         num_workers=workers,
@@ -116,7 +117,7 @@ def train(
     fold: Annotated[str | None, typer.Argument(help="0, fold0 or all; without it every fold, then find_best")] = None,
     recipe: Annotated[str | None, typer.Option("-r", "--recipe", help="By default those of the plan.")] = None,
     plans: PlansName = "fmsegPlans",
-    init: Annotated[str, typer.Option(help="auto, scratch, or the name of a foundation checkpoint.")] = "auto",
+    init: Annotated[str, typer.Option(help="auto, scratch, a foundation checkpoint, or a file of weights.")] = "auto",
     settings: Settings = None,
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
@@ -132,6 +133,7 @@ def train(
     (name,) = dataset_names(workspace, [dataset])
     if session.dry_run:
         return would([workspace.prepared(name)], [workspace.results_of(name)])
+    start = start_from(session, init)
     if must_launch(gpus):
         return launched(gpus)
     recipes = [recipe] if recipe else planned_recipes(workspace, name, plans)[: 1 if fold else None]
@@ -142,7 +144,7 @@ def train(
         options = TrainOptions(
             plans=plans,
             recipe=each,
-            init=init,
+            init=start,
             settings=parse_settings(settings),
             num_workers=workers,
             checkpoint_minutes=checkpoint_minutes,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fmseg.networks.foreign_files import read_foreign
 from fmseg.networks.sources.adapt import fit_channels
 from fmseg.networks.sources.convert import convert
-from fmseg.networks.vit import ViT
+from fmseg.networks.weights import built
 from fmseg.records.foundation import moments_for
 
 WIDTH, DEPTH, HEADS = 128, 3, 2
@@ -95,11 +95,11 @@ def close(got, want):
 @torch.no_grad()
 def assert_same(found, reference, sizes):
     """Compare with a reference: it maps a normalised colour image to all tokens."""
-    vit = found.vit().eval()
+    vit = built(found.architecture, found.state).eval()
     mean, std = (torch.tensor(values)[:, None, None] for values in (found.mean, found.std))
     (grey_mean, *_), (grey_std, *_) = moments_for(found.mean, found.std, 1)
-    grey_vit = ViT(found.architecture.evolve(channels=1)).eval()
-    grey_vit.load_state_dict(fit_channels(found.state, found.mean, found.std, 1))
+    grey_state = fit_channels(found.state, found.mean, found.std, 1)
+    grey_vit = built(found.architecture.evolve(channels=1), grey_state).eval()
     for size in sizes:
         image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
         want = reference((image - mean) / std)

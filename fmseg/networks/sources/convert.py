@@ -38,15 +38,6 @@ class Conversion:
     #: what was added or changed
     notes: tuple[str, ...]
 
-    def vit(self) -> ViT:
-        """Return the ViT with these weights, and nothing else in it."""
-        with torch.device("meta"):
-            vit = ViT(self.architecture)
-        vit.load_state_dict(self.state, assign=True)
-        for parameter in vit.parameters():
-            parameter.requires_grad_(True)
-        return vit
-
 
 def convert(
     file: ForeignFile, source: str = "auto", *, num_heads: int | None = None, moments: Moments | None = None

@@ -59,7 +59,7 @@ class TrainOptions:
     @property
     def run_name(self) -> str:
         """The recipe's name, with the starting point where the user chose it."""
-        return self.recipe if self.init == "auto" else f"{self.recipe}-{self.init}"
+        return self.recipe if self.init == "auto" else f"{self.recipe}-{self.init.replace('/', '-')}"
 
 
 def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> FoldScores | None:
@@ -71,6 +71,8 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
     run = RunFolder(workspace.results_of(name) / f"{options.run_name}__{plans.name}" / _fold_name(fold))
     start = options.init if options.init != "auto" else start_of_siblings(run.path.parent)
     foundation, init = choose_start(find_foundations(workspace.foundations()), plans, start)
+    if foundation is not None:
+        foundation = foundation[0], foundation[1].for_channels(plans.preprocessing.channels)
     lesson = LESSONS[plans.task]
     config = _config(plans, cases, fold, foundation, init, options)
     runtime = Runtime.detect(config.recipe.precision, deterministic=options.deterministic)
@@ -83,6 +85,8 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
         runtime.barrier()
         if not run.is_finished:
             logger.info("%s, %s: %s", run.path.parent.name, run.path.name, init.because)
+            if init.terms:
+                logger.warning("It is made from other people's weights, so their licence holds: %s.", init.terms)
             under_way = FoldRun(
                 workspace=workspace,
                 config=config,

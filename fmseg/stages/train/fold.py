@@ -79,7 +79,7 @@ def build_model(config: RunConfig, foundation: Path | None) -> nn.Module:
     torch.manual_seed(config.recipe.seed)
     model = build_network(config.recipe, config.architecture, outputs_of(config))
     if foundation is not None:
-        vit, _ = load_backbone(foundation)
+        vit, _ = load_backbone(foundation, config.architecture.channels)
         backbone_of(model).load_state_dict(vit.state_dict())
     return model
 
