@@ -78,6 +78,11 @@ def adamw(groups: list[dict[str, Any]], *, betas: tuple[float, float] = (0.9, 0.
     return torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0, betas=betas, fused=True)
 
 
+def sgd(groups: list[dict[str, Any]], *, momentum: float) -> torch.optim.SGD:
+    """Return SGD with Nesterov's momentum over ``groups``; the rest as for ``adamw``."""
+    return torch.optim.SGD(groups, lr=0.0, weight_decay=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
+
+
 def set_step(
     optimizer: torch.optim.Optimizer, lr: float, weight_decay: float, last_layer_lr: float | None = None
 ) -> None:

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fmseg.errors import UnknownName
-from fmseg.records.foundation import Foundation
+from fmseg.records.foundation import Foundation, named_foundation
 from fmseg.records.plans import Plans
 from fmseg.records.run import Initialisation
-from fmseg.registry import unknown
 
 #: folder and card of a checkpoint
 Found = tuple[Path, Foundation]
@@ -52,15 +50,6 @@ def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found
         because=f"starting from {card.summary}: {why}",
         terms=card.foreign[1],
     )
-
-
-def named_foundation(found: Sequence[Found], name: str) -> Found:
-    """Return the checkpoint called ``name``, or ``modality/name``. Raises UnknownName if there is none."""
-    for folder, card in found:
-        if name in (card.name, f"{card.modality}/{card.name}"):
-            return folder, card
-    names = unknown("foundation checkpoint", name, [card.name for _, card in found])
-    raise UnknownName(f"{names} 'fmseg pretrain' makes one, 'fmseg import_weights' too.")
 
 
 def _not_learned(card: Foundation) -> str:

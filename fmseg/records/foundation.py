@@ -6,11 +6,12 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from fmseg.errors import UsageError
+from fmseg.errors import UnknownName, UsageError
 from fmseg.files import writing
 from fmseg.records.plans import Architecture, Pretraining
 from fmseg.records.record import Part, Record
 from fmseg.records.run import Parent, Provenance
+from fmseg.registry import unknown
 
 CARD, WEIGHTS = "foundation.json", "backbone.safetensors"
 #: sorted first 64 bits of the content hash of every image seen: 8 bytes an image, of which nothing can be read
@@ -166,6 +167,18 @@ def moments_for(
 def find_foundations(folder: Path) -> list[tuple[Path, Foundation]]:
     """Return (folder, card) of every finished checkpoint below ``foundation/<modality>/<name>``."""
     return [(path.parent, Foundation.load(path)) for path in sorted(folder.glob(f"*/*/{CARD}"))]
+
+
+def named_foundation(found: Sequence[tuple[Path, Foundation]], name: str) -> tuple[Path, Foundation]:
+    """Return folder and card of the checkpoint ``name``, or ``modality/name``.
+
+    Raises UnknownName, with the nearest name, if it is not there.
+    """
+    for folder, card in found:
+        if name in (card.name, f"{card.modality}/{card.name}"):
+            return folder, card
+    names = unknown("foundation checkpoint", name, [card.name for _, card in found])
+    raise UnknownName(f"{names} 'fmseg pretrain' makes one, 'fmseg import_weights' too.")
 
 
 def write_seen(folder: Path, content_hashes: Collection[str]) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fmseg.records.labels import OutputScheme
 from fmseg.records.recipe import Recipe
@@ -43,7 +43,7 @@ class Preprocessing(Part):
     image_size: tuple[int, int]
     #: (y, x) in mm; None in mode fit
     spacing_mm: tuple[float, float] | None
-    #: channels of the network's input: 1 for grey images saved as RGB
+    #: channels of the network's input: 1 for grey images saved as RGB; those of its neighbours included
     channels: int
     #: to [0, 1]: of the 8-bit range, between percentiles of each image, or between two fixed values of the set
     intensity: Literal["eight_bit", "image_percentiles", "fixed_window"]
@@ -53,6 +53,14 @@ class Preprocessing(Part):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     store_dtype: Literal["uint8", "float16"]
+    #: slices or frames on each side that are shown as further channels; the first and last slice stand for those
+    #: that are not there
+    neighbours: int = Field(default=0, ge=0, le=8, exclude_if=lambda value: not value)
+
+    @property
+    def file_channels(self) -> int:
+        """Channels of one slice."""
+        return self.channels // (2 * self.neighbours + 1)
 
 
 class Architecture(Part):

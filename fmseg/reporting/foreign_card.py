@@ -18,7 +18,7 @@ These weights were not made here. fmseg has read them from `{origin.file}`
 
 | | |
 |---|---|
-| network | {vit.name}, patches of {vit.patch_size} pixels, width {vit.width}, {vit.depth} blocks, {vit.num_heads} heads |
+| network | {vit.name}, patches of {vit.patch_size} px, width {vit.width}, {vit.depth} blocks, {vit.num_heads} heads |
 | images | {vit.channels} channel(s); positions for {height} x {width} pixels; trained on {origin.input_px} |
 | mean, std of the images in [0, 1] | {_numbers(card.mean)}; {_numbers(card.std)} |
 | published at | {origin.where} |

@@ -9,8 +9,7 @@ from fmseg.errors import UsageError
 from fmseg.files import write_json, writing
 from fmseg.networks.sources.export import FORMATS, exported
 from fmseg.networks.weights import load_backbone
-from fmseg.planning.starting_point import named_foundation
-from fmseg.records.foundation import find_foundations
+from fmseg.records.foundation import find_foundations, named_foundation
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
