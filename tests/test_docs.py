@@ -151,6 +151,11 @@ def test_the_reference_of_commands_is_up_to_date():
     assert maker.TARGET.read_text() == maker.page(), "run: python docs/make_commands.py"
 
 
+def test_the_table_of_weights_is_up_to_date():
+    maker = load(ROOT / "docs" / "make_weights.py")
+    assert maker.TARGET.read_text() == maker.page(), "run: python docs/make_weights.py"
+
+
 def test_the_how_to_shows_the_example():
     example = (ROOT / "examples" / "sum_decoder.py").read_text()
     assert example in blocks(ROOT / "docs" / "how-to" / "add-a-decoder.md", "python")

@@ -31,7 +31,7 @@ from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.launcher import launched, must_launch
 from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
 from fmseg.cli.reports import dataset_report, foundation_report, tell_report
-from fmseg.cli.weights_commands import start_from
+from fmseg.cli.starting import start_from
 from fmseg.console import duration, is_only_process, print_line, print_table
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +12,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fmseg.cli.frame import Session
-from fmseg.cli.weights_commands import start_from
+from fmseg.cli.starting import start_from
 from fmseg.errors import BadData, UnknownName, UsageError
+from fmseg.inference.exposure import pretraining_exposure
 from fmseg.networks.foreign_files import read_foreign
+from fmseg.networks.sources import sources
 from fmseg.networks.sources.convert import convert
 from fmseg.networks.weights import load_backbone
-from fmseg.records.foundation import Foundation, moments_for
+from fmseg.planning import watching
+from fmseg.planning.starting_point import choose_start
+from fmseg.records.foundation import Foundation, find_foundations, moments_for
+from fmseg.records.run import RunConfig
 from fmseg.stages.export_weights import export_weights
+from fmseg.stages.fingerprint import fingerprint
 from fmseg.stages.import_weights import ImportOptions, checkpoint_of, import_weights
+from fmseg.stages.plan import plan
+from fmseg.stages.preprocess import preprocess
+from fmseg.stages.pretrain import PretrainOptions, pretrain
+from fmseg.stages.train import TrainOptions, train
 from fmseg.workspace import Workspace
 
 OPTIONS = ImportOptions(name="theirs", num_heads=2)
@@ -259,3 +270,36 @@ def test_init_takes_a_file(workspace, tmp_path, monkeypatch):
     assert start_from(session, str(path)) == "dinov2_vits14"
     assert start_from(Session(workspace, dry_run=True, plugins=()), str(path)) == "dinov2_vits14"
     assert Foundation.load(workspace.foundation("natural", "dinov2_vits14") / "foundation.json").origin is not None
+
+
+def test_imported_weights_go_through_training_and_pretraining_with_their_terms(raw_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(watching, "MOST_LOOKS", 1)
+    name = "Dataset501_Discs"
+    workspace = raw_dataset(name, num_patients=5, images_per_patient=1)
+    fingerprint(workspace, name, num_processes=0)
+    preprocess(workspace, name, plan(workspace, name), num_processes=0)
+    path = tmp_path / "dinov2_tiny.pth"
+    torch.save(state_of(), path)
+    card = import_weights(workspace, str(path), OPTIONS)
+    monkeypatch.setitem(sources._items, "dinov2", replace(sources["dinov2"], licence="CC-BY-NC-4.0", commercial=False))
+    (workspace.foundation("natural", "theirs") / "foundation.json").unlink()
+    card = import_weights(workspace, str(path), OPTIONS)
+    few = {"iterations": "2", "batch_size": "2", "precision": "float32", "warmup_iterations": "1"}
+    options = TrainOptions(recipe="linear", init="theirs", settings=few | {"validation_interval": "2"}, num_workers=0)
+    train(workspace, name, 0, options)
+    (run,) = workspace.results_of(name).glob("linear-theirs__*/fold_0/run.json")
+    config = RunConfig.load(run)
+    assert config.architecture == card.architecture.evolve(channels=1)
+    assert (config.mean, config.std) == moments_for(card.mean, card.std, 1)
+    assert config.init.terms == "CC-BY-NC-4.0 (no commercial use)"
+    heads = {"num_prototypes": "32", "head_hidden": "16", "head_bottleneck": "8"}
+    (made,) = pretrain(workspace, [name], PretrainOptions(init="theirs", settings=few | heads, num_workers=0))
+    assert (made.architecture, made.mean) == (config.architecture, config.mean)
+    assert made.foreign == ("dinov2", "CC-BY-NC-4.0 (no commercial use)")
+    assert made.licence.startswith("CC-BY-NC-4.0 (no commercial use), of the weights from dinov2")
+    exposure = pretraining_exposure(workspace, [config.init])
+    assert any("theirs was made from" in reason for reason in exposure.unknown)
+    # what nobody asked for is not taken
+    plans = config.plans
+    others = [pair for pair in find_foundations(workspace.foundations()) if pair[1].name == "theirs"]
+    assert choose_start(others, plans, "auto")[0] is None

@@ -153,6 +153,7 @@ def _config(
         logger.debug("%s: %s", reason.key, reason.because)
     recipe = resolve(options.recipe, adapted, options.settings)
     _check_recipe(recipe, plans)
+    mean, std = start.moments or (plans.preprocessing.mean, plans.preprocessing.std)
     return RunConfig(
         plans=plans,
         recipe=recipe,
@@ -160,8 +161,8 @@ def _config(
         cases=cases,
         init=init,
         architecture=card.architecture if card else plans.pretraining.architecture,
-        mean=card.mean if card else plans.preprocessing.mean,
-        std=card.std if card else plans.preprocessing.std,
+        mean=mean,
+        std=std,
         plugins=options.plugins,
         provenance=Provenance.here(),
     )
