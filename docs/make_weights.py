@@ -9,7 +9,7 @@ TARGET = Path(__file__).parent / "reference" / "weights.md"
 HEAD = """\
 # Other people's weights
 
-Written by `docs/make_weights.py` from the declarations in `fmseg/networks/sources`; `fmseg list sources` says the same in
+Written by `docs/make_weights.py` from the declarations in `fmseg/networks/sources`; `fmseg list sources` says it in
 short. How to use them: [Start from other people's weights](../how-to/use-other-weights.md).
 
 `fmseg import_weights FILE` tells the source by the tensors' names and shapes, by what lies beside the file, and, where
