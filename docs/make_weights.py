@@ -60,7 +60,7 @@ def row(name: str, source: Source) -> tuple[str, ...]:
     commercial = {True: "yes", False: "**no**", None: "depends"}[source.commercial]
     if source.refusal:
         return name, source.title, source.where, source.licence, commercial, "", f"cannot be used: {source.refusal}"
-    return name, source.title, source.where, source.licence, commercial, source.verified, source.inexact
+    return name, source.title, source.where, source.licence, commercial, source.verified, source.inexact or "-"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Weights of a backbone to a file and back, and DINOv2's names into ours.
+"""Weights of a backbone to a file and back.
 
 A file is used whole or not at all: each of its tensors must find its place, and each place its tensor.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,6 @@ from fmseg.records.plans import Architecture
 
 #: key of what else is said in a file of weights
 NOTE = "note"
-#: DINOv2's name -> ours, where they differ; a chunked block keeps its absolute number, the second one
-DINOV2_NAMES = (
-    (re.compile(r"^(?:teacher\.|student\.|module\.|backbone\.)+"), ""),
-    (re.compile(r"^blocks\.\d+\.(\d+)\."), r"blocks.\1."),
-    (re.compile(r"^register_tokens$"), "reg_token"),
-    (re.compile(r"\.mlp\.w12\."), ".mlp.fc1."),
-    (re.compile(r"\.mlp\.w3\."), ".mlp.fc2."),
-)
 
 
 def save_backbone(vit: ViT, folder: Path) -> str:
@@ -109,18 +100,3 @@ def load_weights(vit: ViT, state: Mapping[str, Tensor], source: str) -> None:
             )
         raise BadRecord(f"{source}: the tensor '{name}' is {got}, but {want} is needed. Is the architecture right?")
     vit.load_state_dict(dict(state))
-
-
-def from_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a DINOv2 backbone under our names.
-
-    state: a released backbone, or what DINOv2's own training saves: of that the teacher, without its heads.
-    """
-    for prefix in ("teacher.", "backbone."):
-        state = {name: tensor for name, tensor in state.items() if prefix in name} or state
-    found = {}
-    for name, tensor in state.items():
-        for pattern, replacement in DINOV2_NAMES:
-            name = pattern.sub(replacement, name)
-        found[name] = tensor
-    return found
