@@ -6,6 +6,7 @@ from fmseg.cli import (
     model_commands,
     report_commands,
     scoring_commands,
+    weights_commands,
 )
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "model_commands",
     "report_commands",
     "scoring_commands",
+    "weights_commands",
 ]

@@ -54,10 +54,7 @@ def read_foreign(path: Path) -> ForeignFile:
 
     Raises BadData if it is damaged, holds no tensors, or a tensor that cannot be used.
     """
-    if path.is_dir():
-        path = _file_in(path)
-    if not path.is_file():
-        raise BadData(f"{path}: there is no such file. Type the path of a file of weights, or of its folder.")
+    path = weights_file(path)
     value = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     tensors = dict(_flatten(value, "", MAX_DEPTH))
     if not tensors:
@@ -65,11 +62,16 @@ def read_foreign(path: Path) -> ForeignFile:
     return ForeignFile(path, tensors, _beside(path, *CONFIGS), _beside(path, "preprocessor_config.json"))
 
 
-def _file_in(folder: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """Return the file itself, of a folder the one that its weights usually lie in. Raises BadData if there is none."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise BadData(f"{path}: there is no such file. Type the path of a file of weights, or of its folder.")
     for name in WEIGHT_FILES:
-        if (folder / name).exists():
-            return folder / name
-    raise BadData(f"{folder}: none of {', '.join(WEIGHT_FILES)} is in it. Type the path of the file itself.")
+        if (path / name).is_file():
+            return path / name
+    raise BadData(f"{path}: none of {', '.join(WEIGHT_FILES)} is in it. Type the path of the file itself.")
 
 
 def _beside(path: Path, *names: str) -> dict[str, Any]:
