@@ -1,6 +1,5 @@
 """What the documents say is so: links, commands and snippets work, files and tests that they name exist."""
 
-import ast
 import importlib.util
 import json
 import re
@@ -179,21 +178,3 @@ def test_the_contract_takes_decoders_of_ones_own():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert re.search(r"1\d passed", done.stdout)
-
-
-def test_nothing_is_unpickled_or_evaluated():
-    """What docs/explanation/safety.md says of files from others."""
-    banned = ("pickle", "torch.load", "eval", "exec", "yaml.load", "extractall", "joblib.load")
-    for path in (ROOT / "fmseg").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
-                assert not {"pickle", "dill", "marshal", "joblib"} & {name.split(".")[0] for name in names}, path
-            elif isinstance(node, ast.Call):
-                name, keywords = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
-                if name == "torch.load" and path.name == "foreign_files.py":
-                    assert keywords.get("weights_only") == "True", f"{path}:{node.lineno}"
-                    continue
-                assert name not in banned, f"{path}:{node.lineno}"
-                if ast.unparse(node.func) in ("np.load", "numpy.load"):
-                    assert keywords.get("allow_pickle") == "False", f"{path}:{node.lineno}"
