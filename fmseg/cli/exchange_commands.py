@@ -1,7 +1,7 @@
 """The commands by which models leave the house and come in: export, import."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,6 +10,7 @@ from fmseg.cli.frame import Output, Session, command
 from fmseg.console import print_line, print_table
 from fmseg.errors import UsageError
 
+Form = Literal["bundle", "onnx", "hub"]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
@@ -19,6 +20,7 @@ def export(
     dataset: Annotated[str | None, typer.Argument(help="Number, name or part of it; needed if several.")] = None,
     foundation: Annotated[str | None, typer.Option(help="A foundation checkpoint instead, by its name.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: the name, here.")] = None,
+    to: Annotated[Form, typer.Option(help="bundle: a .fmseg file; onnx, hub: a folder for other programs.")] = "bundle",
     licence: Annotated[str | None, typer.Option(help="What others may do with it; default: as its parents.")] = None,
     overwrite: Overwrite = False,
 ) -> Output:
@@ -26,16 +28,28 @@ def export(
     from fmseg.records.bundle import ENDING
     from fmseg.stages.export import export_foundation, export_models, exported_name
 
-    if foundation is not None and dataset is not None:
-        raise UsageError("Models of a dataset or a foundation checkpoint? Type one of them.")
-    path = output or Path(f"{foundation or exported_name(session.workspace, dataset)}{ENDING}")
+    workspace = session.workspace
+    if foundation is not None and (dataset is not None or to != "bundle"):
+        raise UsageError("A foundation checkpoint leaves alone, as a .fmseg file: fmseg export --foundation NAME")
+    ending = ENDING if to == "bundle" else f"_{to}"
+    path = output or Path(f"{foundation or exported_name(workspace, dataset)}{ending}")
     if session.dry_run:
-        return would([session.workspace.results], [path])
+        return would([workspace.results], [path])
     if foundation is not None:
-        made = export_foundation(session.workspace, foundation, path, licence=licence, overwrite=overwrite)
+        value = export_foundation(workspace, foundation, path, licence=licence, overwrite=overwrite).as_dict()
+    elif to == "bundle":
+        value = export_models(workspace, dataset, path, licence=licence, overwrite=overwrite).as_dict()
     else:
-        made = export_models(session.workspace, dataset, path, licence=licence, overwrite=overwrite)
-    value = made.as_dict()
+        from fmseg.stages.export.networks import export_networks
+
+        made = export_networks(workspace, dataset, path, to, licence=licence, overwrite=overwrite)
+        value = {
+            "path": str(path),
+            "kind": to,
+            "name": made.name,
+            "networks": len(made.networks),
+            "licence": made.licence,
+        }
     return Output(value, lambda: print_table("Exported", tuple(value), [tuple(value.values())]))
 
 
