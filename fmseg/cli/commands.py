@@ -1,5 +1,17 @@
 """Importing this module registers all commands, in the order of the job."""
 
-from fmseg.cli import data_commands, exchange_commands, model_commands
+from fmseg.cli import (
+    data_commands,
+    exchange_commands,
+    model_commands,
+    report_commands,
+    scoring_commands,
+)
 
-__all__ = ["data_commands", "exchange_commands", "model_commands"]
+__all__ = [
+    "data_commands",
+    "exchange_commands",
+    "model_commands",
+    "report_commands",
+    "scoring_commands",
+]

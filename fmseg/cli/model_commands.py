@@ -7,11 +7,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
-from fmseg.cli.data_commands import Budget, Datasets, Images, Modality, PlansName, Processes, num_processes, would
+from fmseg.cli.arguments import (
+    ALL,
+    complete_dataset,
+    complete_foundation,
+    dataset_names,
+    parse_duration,
+    parse_fold,
+    parse_settings,
+)
+from fmseg.cli.data_commands import (
+    Budget,
+    Datasets,
+    Images,
+    Modality,
+    OnCluster,
+    PlansName,
+    Processes,
+    num_processes,
+    would,
+)
 from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.launcher import launched, must_launch
 from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
+from fmseg.cli.reports import dataset_report, foundation_report, tell_report
 from fmseg.console import duration, is_only_process, print_line, print_table
 
 if TYPE_CHECKING:
@@ -35,12 +54,15 @@ def pretrain(
     images: Images = None,
     modality: Modality = None,
     name: Annotated[str | None, typer.Option(help="Name of the checkpoint; by default from the datasets.")] = None,
-    init: Annotated[str | None, typer.Option(help="Go on from this foundation checkpoint.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Go on from this foundation checkpoint.", autocompletion=complete_foundation)
+    ] = None,
     budget: Budget = None,
     settings: Settings = None,
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
     processes: Processes = None,
+    cluster: OnCluster = None,
     store: Annotated[bool, typer.Option(help="Prepare --images once, or decode them at each use.")] = True,
     gpus: Gpus = None,
     deterministic: Deterministic = None,
@@ -71,7 +93,7 @@ def pretrain(
         ahead = preview(session.workspace, names, options) if names else []
         return _ahead([*(session.workspace.prepared(each) for each in names), *(images or ())], ahead)
     own = image_datasets(session, images, modality)
-    how = Preparation(num_processes(processes), keeps_plan=True, with_store=store)
+    how = Preparation(num_processes(processes), keeps_plan=True, with_store=store, cluster=cluster)
     skipped = sum(prepare_dataset(session, each, how)[-1] for each in own if is_only_process())
     if must_launch(gpus):
         return launched(gpus)
@@ -80,7 +102,14 @@ def pretrain(
     columns = ("checkpoint", "modality", "images", "samples seen", "iterations")
     rows = [(card.name, card.modality, card.num_images, card.samples_seen, card.iterations) for card in made]
     value = [card.model_dump(mode="json") for card in made]
-    return Output(value, lambda: print_table("Foundation checkpoints", columns, rows), 5 if skipped else 0)
+    reports = [foundation_report(session, card.name) for card in made]
+
+    def show() -> None:
+        print_table("Foundation checkpoints", columns, rows)
+        for path in reports:
+            tell_report(path)
+
+    return Output(value, show, 5 if skipped else 0)
 
 
 def _ahead(reads: list[Path], found: "list[Preview]") -> Output:
@@ -112,11 +141,14 @@ def _ahead(reads: list[Path], found: "list[Preview]") -> Output:
 @command("train", example="fmseg train 501 fold0")
 def train(
     session: Session,
-    dataset: Annotated[str, typer.Argument(help="Number, name or part of it")],
+    dataset: Annotated[str, typer.Argument(help="Number, name or part of it", autocompletion=complete_dataset)],
     fold: Annotated[str | None, typer.Argument(help="0, fold0 or all; without it every fold, then find_best")] = None,
     recipe: Annotated[str | None, typer.Option("-r", "--recipe", help="By default those of the plan.")] = None,
     plans: PlansName = "fmsegPlans",
-    init: Annotated[str, typer.Option(help="auto, scratch, or the name of a foundation checkpoint.")] = "auto",
+    init: Annotated[
+        str,
+        typer.Option(help="auto, scratch, or the name of a foundation checkpoint.", autocompletion=complete_foundation),
+    ] = "auto",
     settings: Settings = None,
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
@@ -158,7 +190,7 @@ def train(
     columns = ("recipe", "fold", "cases", measure, "from", "to")
     value = {"folds": [dict(zip(columns, row, strict=True)) for row in rows]}
     if fold is None:
-        return _chosen(session, name, value, lambda: print_table(f"Out-of-fold {measure}", columns, rows))
+        return _chosen(session, name, value, lambda: print_table(f"Out-of-fold {measure}", columns, rows), plans=plans)
     if folds == [ALL]:
         return Output(value, lambda: print_line("Trained on all cases; there is no fold left to score it on."))
     return Output(value, lambda: print_table(f"Out-of-fold {measure}", columns, rows))
@@ -167,7 +199,7 @@ def train(
 @command("find_best", example="fmseg find_best 501")
 def find_best(
     session: Session,
-    dataset: Annotated[str, typer.Argument(help="Number, name or part of it")],
+    dataset: Annotated[str, typer.Argument(help="Number, name or part of it", autocompletion=complete_dataset)],
     max_models: Annotated[int, typer.Option(help="At most this many recipes in the ensemble.")] = 3,
 ) -> Output:
     """Score all finished runs on the pooled out-of-fold predictions; choose recipe, ensemble and clean-up."""
@@ -251,16 +283,26 @@ def demo(
     return Output(story.as_dict(), story.show)
 
 
-def _chosen(session: Session, name: str, value: dict, show_first: Callable[[], None], max_models: int = 3) -> Output:
+def _chosen(
+    session: Session,
+    name: str,
+    value: dict,
+    show_first: Callable[[], None],
+    max_models: int = 3,
+    plans: str = "fmsegPlans",
+) -> Output:
     from fmseg.stages.find_best import find_best as choose
 
     selection = choose(session.workspace, name, max_models=max_models)
     columns = ("candidate", selection.measure, "from", "to")
     rows = [(c.name, c.score.mean, c.score.low, c.score.high) for c in selection.candidates]
+    report = dataset_report(session, name, plans)
 
     def show() -> None:
         show_first()
         print_table(f"Out-of-fold {selection.measure} of all candidates", columns, rows)
         print_line(selection.because)
+        tell_report(report)
 
-    return Output(value | {"selection": selection.model_dump(mode="json")}, show)
+    value |= {"selection": selection.model_dump(mode="json"), "report": str(report) if report else None}
+    return Output(value, show)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fmseg.errors import BadData, NotReady
 from fmseg.inference.sliding import Sliding
 from fmseg.networks.build import build_network
+from fmseg.networks.heads import NearestHead
 from fmseg.records.labels import ClassScheme, LabelScheme, OutputScheme
 from fmseg.records.run import RunConfig
 from fmseg.registry import load_plugins
@@ -117,6 +118,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise BadData(f"{path}: this is no whole safetensors file ({error}). Train or import it again.") from error
+    for name, module in model.named_modules():
+        if isinstance(module, NearestHead):
+            module.make_room(tensors, f"{name}.")
     _check_tensors(tensors, model.state_dict(), path)
     model.load_state_dict(tensors)
 

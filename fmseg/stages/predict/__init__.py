@@ -5,6 +5,7 @@ and report.csv, ``classification.py``, beside it, predictions.csv; both are list
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -118,6 +119,8 @@ def _predict(
         table.tidy()
     waiting = [case for case in inputs.cases if not (is_resumed and writer.is_done(case))]
     failed = list(inputs.refused)
+    for file, problem in failed:
+        logger.warning("skipped %s: %s", file, problem)
     for answer in track(writer.answers(waiting), "predict", len(waiting)):
         if isinstance(answer, Failure):
             failed.append((answer.files.images[0].name, answer.problem))
@@ -163,7 +166,7 @@ def _claim(folder: Path, inputs: Inputs, card: dict[str, Any], writer: Writer, *
     Raises UsageError if there are files of the same names that other models, or people, have made.
     """
     path = folder / CARD
-    there = sorted(target.name for target in writer.targets(inputs.cases) if target.exists())
+    there = sorted(target.name for target in writer.targets(inputs.cases) if os.path.lexists(target))
     if there and not overwrite:
         before = read_json(path) if path.exists() else {}
         if any(before.get(key) != value for key, value in card.items()):
