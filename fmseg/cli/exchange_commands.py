@@ -74,3 +74,51 @@ def import_(
         print_line(f"next: {found.next_command}")
 
     return Output(value, show)
+
+
+@command("export_predictions", example="fmseg export_predictions -i predictions --images in --to dicom -o seg")
+def export_predictions(
+    session: Session,
+    input: Annotated[Path, typer.Option("-i", "--input", help="Folder that fmseg predict has written.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to; made if need be.")],
+    to: Annotated[str, typer.Option(help="dicom, nrrd (3D Slicer), png (palette), geojson or coco.")] = "nrrd",
+    images: Annotated[Path | None, typer.Option(help="The images that were predicted; dicom needs them.")] = None,
+    overwrite: Overwrite = False,
+) -> Output:
+    """Write predicted label maps as DICOM segmentations, for 3D Slicer, as palette PNGs, or as contours."""
+    from fmseg.stages.export_predictions import export_predictions as write
+
+    if session.dry_run:
+        return would([input, *([images] if images else [])], [output])
+    done = write(input, to, output, images=images, overwrite=overwrite)
+
+    def show() -> None:
+        print_line(f"wrote {done.num_files} files into {output}")
+        for case, note in done.notes:
+            print_line(f"{case}: pictures instead of a segmentation: {note}")
+        for case, problem in done.failed:
+            print_line(f"skipped {case}: {problem}")
+
+    return Output(done.as_dict(), show, done.exit_code)
+
+
+@command("serve", example="fmseg serve -m heads.fmseg --port 8000")
+def serve(
+    session: Session,
+    dataset: Annotated[str | None, typer.Option("-d", "--dataset", help="Whose models; needed if several.")] = None,
+    model: Annotated[Path | None, typer.Option("-m", "--model", help="A .fmseg file instead.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; by default this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    max_mb: Annotated[float, typer.Option(help="Largest request.")] = 64.0,
+    max_waiting: Annotated[int, typer.Option(help="Requests that may wait; more get 503.")] = 16,
+    mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Test-time mirroring, where planned.")] = True,
+) -> Output:
+    """Answer HTTP requests with one model: an image in, a label map or classes out. Ctrl-C ends it."""
+    from fmseg.stages.serve import ServeOptions
+    from fmseg.stages.serve import serve as answer
+
+    options = ServeOptions(host=host, port=port, max_mb=max_mb, max_waiting=max_waiting, mirror=mirror)
+    if session.dry_run:
+        return would([model or session.workspace.results], [])
+    answer(session.workspace, dataset, model, options, print_line, session.plugins)
+    return Output({"served": True})

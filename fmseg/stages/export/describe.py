@@ -1,6 +1,7 @@
 """What must be known to use exported networks without fmseg, in words and numbers."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from fmseg.inference.members import outputs_of
 from fmseg.inference.sliding import MIN_WEIGHT, OVERLAP, SIGMA_SHARE
@@ -17,7 +18,7 @@ def describe(bundle: Bundle, chosen: Chosen, config: RunConfig, networks: Sequen
     outputs, preparation = outputs_of(config), config.plans.preprocessing
     is_classes = isinstance(outputs, ClassScheme)
     is_exclusive = outputs.is_exclusive if isinstance(outputs, ClassScheme) else not outputs.has_regions
-    activation = "softmax" if is_exclusive else "sigmoid"
+    activation: Literal["softmax", "sigmoid"] = "softmax" if is_exclusive else "sigmoid"
     after = _classes(activation, is_exclusive) if is_classes else _label_map(activation, is_exclusive)
     return Description(
         name=bundle.name,
