@@ -10,7 +10,7 @@ from fmseg.cli.frame import Output, Session, command
 from fmseg.console import print_line, print_table
 from fmseg.errors import UsageError
 
-Form = Literal["bundle", "onnx", "hub"]
+Form = Literal["bundle", "onnx", "monai", "hub"]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
@@ -20,7 +20,7 @@ def export(
     dataset: Annotated[str | None, typer.Argument(help="Number, name or part of it; needed if several.")] = None,
     foundation: Annotated[str | None, typer.Option(help="A foundation checkpoint instead, by its name.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: the name, here.")] = None,
-    to: Annotated[Form, typer.Option(help="bundle: a .fmseg file; onnx, hub: a folder for other programs.")] = "bundle",
+    to: Annotated[Form, typer.Option(help="bundle: a .fmseg file; the others: a folder.")] = "bundle",
     licence: Annotated[str | None, typer.Option(help="What others may do with it; default: as its parents.")] = None,
     overwrite: Overwrite = False,
 ) -> Output:
@@ -39,6 +39,11 @@ def export(
         value = export_foundation(workspace, foundation, path, licence=licence, overwrite=overwrite).as_dict()
     elif to == "bundle":
         value = export_models(workspace, dataset, path, licence=licence, overwrite=overwrite).as_dict()
+    elif to == "monai":
+        from fmseg.stages.export.monai import export_monai
+
+        found = export_monai(workspace, dataset, path, licence=licence, overwrite=overwrite)
+        value = {"path": str(path), "kind": to, "name": found.name, "licence": found.licence}
     else:
         from fmseg.stages.export.networks import export_networks
 
