@@ -5,6 +5,7 @@ becomes an empty stand-in, so that a training checkpoint with its arguments and 
 runs.
 """
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,11 @@ WEIGHT_FILES = (
 CONFIGS = ("config.json", "open_clip_config.json")
 #: containers inside containers are followed so far
 MAX_DEPTH = 8
-#: a header longer than this is no header
+#: modules and functions that weights never need, and that a file made to run code does
+ACTING = re.compile(
+    r"(os|posix|nt|subprocess|sys|shutil|socket|importlib|runpy|ctypes|pty|code|pdb|pickle|_pickle|urllib|http|webbrowser)"
+    r"(\..*)?|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|__import__|getattr|setattr|input|breakpoint)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +55,7 @@ def read_foreign(path: Path) -> ForeignFile:
 
     Raises BadData if it is damaged, holds no tensors, or a tensor that cannot be used.
     """
-    if path.is_dir():
-        path = _file_in(path)
-    if not path.is_file():
-        raise BadData(f"{path}: there is no such file. Type the path of a file of weights, or of its folder.")
+    path = weights_file(path)
     value = read_tensors(path, must_be_finite=False) if path.suffix == ".safetensors" else _read_torch(path)
     tensors = dict(_flatten(value, "", MAX_DEPTH))
     if not tensors:
@@ -64,11 +66,16 @@ def read_foreign(path: Path) -> ForeignFile:
     return ForeignFile(path, tensors, _beside(path, *CONFIGS), _beside(path, "preprocessor_config.json"))
 
 
-def _file_in(folder: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """Return the file itself, of a folder the one that its weights usually lie in. Raises BadData if there is none."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise BadData(f"{path}: there is no such file. Type the path of a file of weights, or of its folder.")
     for name in WEIGHT_FILES:
-        if (folder / name).exists():
-            return folder / name
-    raise BadData(f"{folder}: none of {', '.join(WEIGHT_FILES)} is in it. Type the path of the file itself.")
+        if (path / name).is_file():
+            return path / name
+    raise BadData(f"{path}: none of {', '.join(WEIGHT_FILES)} is in it. Type the path of the file itself.")
 
 
 def _beside(path: Path, *names: str) -> dict[str, Any]:
@@ -105,6 +112,8 @@ def _read_torch(path: Path) -> Any:
         is_zip = is_zipfile(path)
         # files of before PyTorch 1.6 do not say beforehand what they hold
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path)) if is_zip else []
+        if bad := next(filter(ACTING.fullmatch, unknown), None):
+            raise ValueError(f"it would call {bad}")
         with warnings.catch_warnings(), torch.serialization.safe_globals([(_StandIn, name) for name in unknown]):
             warnings.simplefilter("ignore")  # of the protocol that was pickled with
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)

@@ -1,19 +1,20 @@
-"""Weights of a backbone to a file and back, and DINOv2's names into ours.
+"""Weights of a backbone to a file and back.
 
 A file is used whole or not at all: each of its tensors must find its place, and each place its tensor.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fmseg.errors import BadRecord
 from fmseg.files import sha256_file, writing
+from fmseg.networks.sources.adapt import fit_channels
 from fmseg.networks.tensors import METADATA, read_header, read_tensors
 from fmseg.networks.vit import ViT
 from fmseg.records.foundation import CARD, WEIGHTS, Foundation
@@ -23,14 +24,6 @@ from fmseg.records.plans import Architecture
 MIN_BYTES = 1
 #: key of what else is said in a file of weights
 NOTE = "note"
-#: DINOv2's name -> ours, where they differ; a chunked block keeps its absolute number, the second one
-DINOV2_NAMES = (
-    (re.compile(r"^(?:teacher\.|student\.|module\.|backbone\.)+"), ""),
-    (re.compile(r"^blocks\.\d+\.(\d+)\."), r"blocks.\1."),
-    (re.compile(r"^register_tokens$"), "reg_token"),
-    (re.compile(r"\.mlp\.w12\."), ".mlp.fc1."),
-    (re.compile(r"\.mlp\.w3\."), ".mlp.fc2."),
-)
 
 
 def save_backbone(vit: ViT, folder: Path) -> str:
@@ -56,9 +49,10 @@ def read_note(path: Path) -> dict[str, Any]:
     return note
 
 
-def load_backbone(folder: Path) -> tuple[ViT, Foundation]:
-    """Return the backbone of a foundation checkpoint, and its card.
+def load_backbone(folder: Path, channels: int | None = None) -> tuple[ViT, Foundation]:
+    """Return the backbone of a foundation checkpoint, and its card: of both, what fits images of so many channels.
 
+    channels: None for those that it was made for.
     Raises BadRecord if a file is missing or damaged, or if the weights are not those of the card's architecture.
     """
     card, path = Foundation.load(folder / CARD), folder / WEIGHTS
@@ -68,9 +62,20 @@ def load_backbone(folder: Path) -> tuple[ViT, Foundation]:
         raise BadRecord(f"{path}: these are not the weights that {CARD} was written for. Copy the folder again.")
     state = read_tensors(path)
     need_weights_for(card.architecture, path)
-    vit = ViT(card.architecture)
+    fitted = card.for_channels(channels or card.architecture.channels)
+    if fitted is not card:
+        state = fit_channels(state, card.mean, card.std, fitted.architecture.channels)
+    vit = ViT(fitted.architecture)
     load_weights(vit, state, str(path))
-    return vit, card
+    return vit, fitted
+
+
+def built(architecture: Architecture, state: Mapping[str, Tensor]) -> ViT:
+    """Return a ViT of these weights and no others: none of it was ever random."""
+    with torch.device("meta"):
+        vit = ViT(architecture)
+    vit.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
+    return vit.requires_grad_(True)
 
 
 def need_weights_for(architecture: Architecture, path: Path) -> None:
@@ -101,18 +106,3 @@ def load_weights(vit: ViT, state: Mapping[str, Tensor], source: str) -> None:
             )
         raise BadRecord(f"{source}: the tensor '{name}' is {got}, but {want} is needed. Is the architecture right?")
     vit.load_state_dict(dict(state))
-
-
-def from_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a DINOv2 backbone under our names.
-
-    state: a released backbone, or what DINOv2's own training saves: of that the teacher, without its heads.
-    """
-    for prefix in ("teacher.", "backbone."):
-        state = {name: tensor for name, tensor in state.items() if prefix in name} or state
-    found = {}
-    for name, tensor in state.items():
-        for pattern, replacement in DINOV2_NAMES:
-            name = pattern.sub(replacement, name)
-        found[name] = tensor
-    return found

@@ -62,13 +62,21 @@ def finish(workspace: Workspace, corpus: Corpus, watcher: Watcher, teacher: ViT)
         parent=config.parent,
         seconds=round(sum(line["seconds"] for line in timing), 1),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        licence="that of the images it was made from",
+        licence=_licence(config),
         provenance=config.provenance,
     )
     pictures = [name for name in ("progress", "attention", "features") if (run.path / f"{name}.png").exists()]
     write_bytes(run.path / "card.md", model_card(card, pictures).encode())
     card.save(run.path / CARD)
     run.finish({"samples_seen": card.samples_seen})
+
+
+def _licence(config: PretrainConfig) -> str:
+    """Return the terms that hold for the weights: of the images, and of those that they began with."""
+    images = "that of the images it was made from"
+    if config.parent is None or not config.parent.terms:
+        return images
+    return f"{config.parent.terms}, of the weights from {config.parent.source} that it began with; and {images}"
 
 
 def choose_best(run: RunFolder, iterations: int) -> BestTeacher | None:

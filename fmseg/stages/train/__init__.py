@@ -59,7 +59,7 @@ class TrainOptions:
     @property
     def run_name(self) -> str:
         """The recipe's name, with the starting point where the user chose it."""
-        return self.recipe if self.init == "auto" else f"{self.recipe}-{self.init}"
+        return self.recipe if self.init == "auto" else f"{self.recipe}-{self.init.replace('/', '-')}"
 
 
 def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> FoldScores | None:
@@ -86,6 +86,8 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
         runtime.barrier()
         if not run.is_finished:
             logger.info("%s, %s: %s", run.path.parent.name, run.path.name, start.init.because)
+            if start.init.terms:
+                logger.warning("It is made from other people's weights, so their licence holds: %s.", start.init.terms)
             under_way = FoldRun(
                 workspace=workspace,
                 config=config,
@@ -155,6 +157,7 @@ def _config(
         logger.debug("%s: %s", reason.key, reason.because)
     recipe = resolve(options.recipe, adapted, options.settings)
     _check_recipe(recipe, plans)
+    mean, std = start.moments or (plans.preprocessing.mean, plans.preprocessing.std)
     return RunConfig(
         plans=plans,
         recipe=recipe,
@@ -162,8 +165,8 @@ def _config(
         cases=cases,
         init=init,
         architecture=card.architecture if card else plans.pretraining.architecture,
-        mean=card.mean if card else plans.preprocessing.mean,
-        std=card.std if card else plans.preprocessing.std,
+        mean=mean,
+        std=std,
         plugins=options.plugins,
         provenance=Provenance.here(),
     )

@@ -197,9 +197,10 @@ def _problems(path: Path, cases: Mapping[str, CaseFiles]) -> dict[str, list[str]
     found: dict[str, list[str]] = {}
     for value in read_json(path):
         finding = Finding.parse(value, str(path))
-        case = finding.where if finding.where in cases else names.get(Path(finding.where).name)
-        if case is not None:
-            found.setdefault(case, []).append(f"{finding.severity}: {finding.problem}")
+        place = finding.where if finding.where in cases else names.get(Path(finding.where).name)
+        for case in dict.fromkeys((*finding.cases, place)):
+            if case is not None and case in cases:
+                found.setdefault(case, []).append(f"{finding.severity}: {finding.problem}")
     return found
 
 
