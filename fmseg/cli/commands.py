@@ -1,6 +1,7 @@
 """Importing this module registers all commands, in the order of the job."""
 
 from fmseg.cli import (
+    convert_commands,
     data_commands,
     exchange_commands,
     model_commands,
@@ -10,6 +11,7 @@ from fmseg.cli import (
 )
 
 __all__ = [
+    "convert_commands",
     "data_commands",
     "exchange_commands",
     "model_commands",

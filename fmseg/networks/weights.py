@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fmseg.errors import BadRecord
 from fmseg.files import sha256_file, writing
 from fmseg.networks.sources.adapt import fit_channels
+from fmseg.networks.tensors import METADATA, read_header, read_tensors
 from fmseg.networks.vit import ViT
 from fmseg.records.foundation import CARD, WEIGHTS, Foundation
 from fmseg.records.plans import Architecture
 
+#: of a weight; those of 8 bits have as many
+MIN_BYTES = 1
 #: key of what else is said in a file of weights
 NOTE = "note"
 
@@ -41,9 +43,8 @@ def save_weights(vit: ViT, path: Path, note: Mapping[str, Any] | None = None) ->
 def read_note(path: Path) -> dict[str, Any]:
     """Return the note of a file of ``save_weights``. Raises BadRecord if the file is damaged or has none."""
     try:
-        with safe_open(path, "pt") as file:
-            note: dict[str, Any] = json.loads((file.metadata() or {})[NOTE])
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        note: dict[str, Any] = json.loads(read_header(path)[METADATA][NOTE])
+    except (KeyError, TypeError, BadRecord, json.JSONDecodeError) as error:
         raise BadRecord(f"{path}: this is no file of weights with a note ({error}). Remove it.") from error
     return note
 
@@ -59,10 +60,8 @@ def load_backbone(folder: Path, channels: int | None = None) -> tuple[ViT, Found
         raise BadRecord(f"{path}: there is no such file. Copy the whole folder of the checkpoint again.")
     if sha256_file(path) != card.weights_sha256:
         raise BadRecord(f"{path}: these are not the weights that {CARD} was written for. Copy the folder again.")
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise BadRecord(f"{path}: this is not a safetensors file ({error}). Copy it again.") from error
+    state = read_tensors(path)
+    need_weights_for(card.architecture, path)
     fitted = card.for_channels(channels or card.architecture.channels)
     if fitted is not card:
         state = fit_channels(state, card.mean, card.std, fitted.architecture.channels)
@@ -77,6 +76,13 @@ def built(architecture: Architecture, state: Mapping[str, Tensor]) -> ViT:
         vit = ViT(architecture)
     vit.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
     return vit.requires_grad_(True)
+
+
+def need_weights_for(architecture: Architecture, path: Path) -> None:
+    """Refuse an architecture that is much larger than its file of weights, before memory is asked for."""
+    if architecture.min_parameters * MIN_BYTES > path.stat().st_size:
+        size = f"at least {architecture.min_parameters:,} weights, and the file has {path.stat().st_size:,} bytes"
+        raise BadRecord(f"{path}: its architecture has {size}. Copy the whole folder again.")
 
 
 def load_weights(vit: ViT, state: Mapping[str, Tensor], source: str) -> None:

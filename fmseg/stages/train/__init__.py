@@ -27,6 +27,7 @@ from fmseg.sampling.store import Store
 from fmseg.stages.train import classification, segmentation
 from fmseg.stages.train.fold import FoldRun, FoldScores, Lesson, save_weights
 from fmseg.stages.train.start import Start, find_start
+from fmseg.stages.train.targets import digest_of_targets
 from fmseg.workspace import Workspace, dataset_id
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,10 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
     lesson = LESSONS[plans.task]
     config = _config(plans, cases, fold, start, options)
     runtime = Runtime.detect(config.recipe.precision, deterministic=options.deterministic)
-    config = config.evolve(provenance=Provenance.here(deterministic=runtime.deterministic))
+    config = config.evolve(
+        labels=digest_of_targets(workspace, plans, cases),
+        provenance=Provenance.here(deterministic=runtime.deterministic),
+    )
     with locked(run.path, "this fold") if runtime.is_main else nullcontext():
         if runtime.is_main:
             if options.fresh:
