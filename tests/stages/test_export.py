@@ -133,8 +133,10 @@ def test_the_same_models_give_the_same_bytes_and_again_after_import(home, bundle
     shutil.copytree(tmp_path / "home", tmp_path / "elsewhere")
     assert export_models(moved, None, tmp_path / "two.fmseg").path.read_bytes() == bundle.read_bytes()
     empty = workspace_in(tmp_path / "empty")
-    import_bundle(empty, bundle)
-    assert export_models(empty, "501", tmp_path / "three.fmseg").path.read_bytes() == bundle.read_bytes()
+    import_bundle(empty, bundle, name="601")
+    assert export_models(empty, "601", tmp_path / "three.fmseg").path.read_bytes() == bundle.read_bytes()
+    with pytest.raises(UsageError, match=r"under: CC-BY-4\.0"):
+        export_models(empty, "601", tmp_path / "four.fmseg", licence="CC0")
 
 
 @pytest.mark.parametrize("kind", ["models", "foundation"])
