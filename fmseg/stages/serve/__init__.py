@@ -72,6 +72,7 @@ def serve(
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((options.host, options.port))
+        listener.listen()  # who asks as soon as the address is told waits, and is not turned away
     except OSError as error:
         raise EnvironmentProblem(
             f"{options.host}, port {options.port}: {error.strerror}. Type another one after --host or --port."
