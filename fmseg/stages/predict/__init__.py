@@ -14,7 +14,7 @@ from typing import Any
 
 from fmseg.console import track
 from fmseg.errors import UsageError
-from fmseg.files import read_json, sha256_file, write_json
+from fmseg.files import read_json, remove_strays, sha256_file, write_json
 from fmseg.inference.bundles import bundled_exposure, opened
 from fmseg.inference.cases import Failure
 from fmseg.inference.choice import load_choice
@@ -169,6 +169,8 @@ def _claim(
     Raises UsageError if there are files of the same names that other models, or people, have made.
     """
     path = folder / CARD
+    for place in (folder, *(each for each in folder.glob("*") if each.is_dir())):
+        remove_strays(place)
     there = sorted(target.name for target in writer.targets(inputs.cases) if os.path.lexists(target))
     if there and not overwrite:
         before = read_json(path) if path.exists() else {}
