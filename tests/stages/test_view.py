@@ -12,7 +12,8 @@ from PIL import Image
 from fmseg.errors import BadData, UsageError
 from fmseg.imaging.readers import read_label
 from fmseg.reporting.case_pictures import EXTRA, MISSED
-from fmseg.reporting.layers import layer_png
+from fmseg.reporting.layers import DOUBT, layer_png
+from fmseg.reporting.overlays import PALETTE
 from fmseg.stages.view import dataset_source, folder_source, open_source
 from fmseg.stages.view.app import Kept, make_app
 from fmseg.stages.view.marks import COLUMNS, Marks
@@ -80,6 +81,10 @@ def test_layers_show_the_label_and_where_the_prediction_differs(workspace, clien
     image = decoded(client.get(f"/image/{number}/0"), "image/webp")
     assert image.shape[:2] == (40, 52)
     assert max(decoded(client.get(f"/thumbnail/{number}"), "image/webp").shape[:2]) <= 144
+
+
+def test_differences_have_colours_of_their_own():
+    assert not {MISSED, EXTRA, DOUBT} & set(PALETTE) and len({MISSED, EXTRA, DOUBT}) == 3
 
 
 def test_differences_are_what_is_missed_and_what_is_extra():
