@@ -7,6 +7,7 @@ from fmseg.cli import (
     model_commands,
     report_commands,
     scoring_commands,
+    weights_commands,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "model_commands",
     "report_commands",
     "scoring_commands",
+    "weights_commands",
 ]

@@ -254,7 +254,9 @@ def _print_plan(rows: list[dict[str, str]]) -> None:
 @command("list", example="fmseg list")
 def listing(
     session: Session,
-    what: Annotated[str, typer.Argument(help="datasets, foundations, recipes, networks, decoders ...")] = "datasets",
+    what: Annotated[
+        str, typer.Argument(help="datasets, foundations, recipes, networks, decoders, sources ...")
+    ] = "datasets",
 ) -> Output:
     """Show what is in this workspace: datasets and how far they are, foundations, registered parts."""
     from fmseg.stages.listing import listing as collect

@@ -31,10 +31,11 @@ from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.launcher import launched, must_launch
 from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
 from fmseg.cli.reports import dataset_report, foundation_report, tell_report
+from fmseg.cli.starting import start_from
 from fmseg.console import is_only_process, print_line, print_table
 
 GoOnFrom = Annotated[
-    str | None, typer.Option(help="Go on from this foundation checkpoint.", autocompletion=complete_foundation)
+    str | None, typer.Option(help="Go on from this checkpoint, or file of weights.", autocompletion=complete_foundation)
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")]
 Workers = Annotated[int | None, typer.Option("--num-workers", help="Loader processes; 0 loads inline.")]
@@ -77,7 +78,7 @@ def pretrain(
     names = [] if images and not dataset else names
     options = PretrainOptions(
         name=name,
-        init=init,
+        init=start_from(session, init) if init else None,
         budget_s=parse_duration(budget),
         settings=parse_settings(settings),
         num_workers=workers,
@@ -119,7 +120,7 @@ def train(
     plans: PlansName = "fmsegPlans",
     init: Annotated[
         str,
-        typer.Option(help="auto, scratch, or the name of a foundation checkpoint.", autocompletion=complete_foundation),
+        typer.Option(help="auto, scratch, a checkpoint, or a file of weights.", autocompletion=complete_foundation),
     ] = "auto",
     settings: Settings = None,
     workers: Workers = None,
@@ -136,6 +137,7 @@ def train(
     (name,) = dataset_names(workspace, [dataset])
     if session.dry_run:
         return would([workspace.prepared(name)], [workspace.results_of(name)])
+    start = start_from(session, init)
     if must_launch(gpus):
         return launched(gpus)
     recipes = [recipe] if recipe else planned_recipes(workspace, name, plans)[: 1 if fold else None]
@@ -146,7 +148,7 @@ def train(
         options = TrainOptions(
             plans=plans,
             recipe=each,
-            init=init,
+            init=start,
             settings=parse_settings(settings),
             num_workers=workers,
             checkpoint_minutes=checkpoint_minutes,

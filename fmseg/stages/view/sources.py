@@ -130,7 +130,7 @@ class FolderSource(Source):
         table = self._predictions / "report.csv" if self._predictions else None
         if table is None or not table.exists():
             return []
-        columns = next((list(row) for _, row in read_rows(table, ("case",))), [])
+        columns = next((tuple(row) for _, row in read_rows(table, ("case",))), ())
         names = [name.removeprefix("share_") for name in columns if name.startswith("share_")]
         return [{"name": name, "colour": _css(value)} for value, name in enumerate(names, start=1)]
 
