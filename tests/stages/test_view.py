@@ -1,5 +1,10 @@
 import csv
 import io
+import json
+import re
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -18,6 +23,7 @@ from fmseg.stages.view import dataset_source, folder_source, open_source
 from fmseg.stages.view.app import Kept, make_app
 from fmseg.stages.view.marks import COLUMNS, Marks
 
+httpx = pytest.importorskip("httpx")
 testclient = pytest.importorskip("starlette.testclient")
 TOKEN = "a secret"
 
@@ -180,6 +186,21 @@ def test_only_so_many_pictures_are_kept():
     kept = Kept(lambda key: made.append(key) or key, 2)
     assert [kept(key) for key in (1, 2, 1, 3, 1, 2)] == [1, 2, 1, 3, 1, 2]
     assert made == [1, 2, 3, 2]
+
+
+@pytest.mark.slow
+def test_it_listens_to_this_machine_alone_and_ctrl_c_ends_it_well(workspace):
+    pytest.importorskip("uvicorn")
+    command = [sys.executable, "-m", "fmseg", "--root", str(workspace.raw.parent), "view", "501", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        address = process.stderr.readline().removeprefix("Open ").strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{32}", address)
+        assert httpx.get(address).status_code == 200
+        assert httpx.get(address[:-1]).status_code == 403
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert json.loads(out)["marks"].endswith("marks.csv")
 
 
 class Many:
