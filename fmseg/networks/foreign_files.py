@@ -63,7 +63,7 @@ def read_foreign(path: Path) -> ForeignFile:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise BadData(f"{path}: the tensor '{name}' holds values that are no numbers. Download it again.")
-    return ForeignFile(path, tensors, _beside(path, *CONFIGS), _beside(path, "preprocessor_config.json"))
+    return ForeignFile(path, tensors, read_config(path), _beside(path, "preprocessor_config.json"))
 
 
 def weights_file(path: Path) -> Path:
@@ -76,6 +76,11 @@ def weights_file(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     raise BadData(f"{path}: none of {', '.join(WEIGHT_FILES)} is in it. Type the path of the file itself.")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return what the JSON file beside a file of weights, or in their folder, says; {} if there is none."""
+    return _beside(weights_file(path), *CONFIGS)
 
 
 def _beside(path: Path, *names: str) -> dict[str, Any]:
