@@ -62,8 +62,8 @@ def patient_salt(folder: Path) -> bytes:
     """Return the salt of a workspace's prepared data, made at random the first time."""
     path = folder / SALT
     with writable(folder):
+        remove_strays(folder)
         if not path.exists():
-            remove_strays(folder)
             part = path.with_name(f"{SALT}.{os.getpid()}.tmp")
             part.touch(mode=0o600)
             try:
