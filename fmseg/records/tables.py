@@ -1,6 +1,7 @@
 """Tables that people keep beside their images: patients, and the classes of whole cases."""
 
 import csv
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,28 @@ def readable_table(path: Path, columns: Sequence[str]) -> Iterator[csv.DictReade
             if column not in (reader.fieldnames or []):
                 raise BadData(f"{path}: the column '{column}' is missing; it has {reader.fieldnames}.")
         yield reader
+
+
+def read_spacings(path: Path) -> dict[str, tuple[float, float]]:
+    """Return case -> (y, x) in mm from a CSV: columns case,spacing_mm for square pixels, or case,y_mm,x_mm.
+
+    Empty without the file. Raises BadData naming a missing column, or a size that is none.
+    """
+    if not path.exists():
+        return {}
+    with readable_table(path, ("case",)) as reader:
+        columns = ("spacing_mm", "spacing_mm") if "spacing_mm" in (reader.fieldnames or ()) else ("y_mm", "x_mm")
+        found = {}
+        for row in reader:
+            try:
+                y, x = (float(row[column]) for column in columns)
+            except (KeyError, TypeError, ValueError) as error:
+                mend = "Give the columns case,spacing_mm or case,y_mm,x_mm, in mm."
+                raise BadData(f"{path}, case '{row['case']}': there is no pixel size. {mend}") from error
+            if not (0 < y < math.inf and 0 < x < math.inf):
+                raise BadData(f"{path}, case '{row['case']}': its pixel size is {y:g} x {x:g} mm. Correct it.")
+            found[row["case"]] = (y, x)
+        return found
 
 
 def read_classes(path: Path) -> dict[str, str]:
