@@ -6,13 +6,13 @@ sector stays as it is.
 
 import numpy as np
 
-from fmseg.imaging.case import Array
+from fmseg.imaging.case import Array, Geometry
 from fmseg.imaging.marks import find_marks, paint_over
 from fmseg.imaging.sector import find_sector
 from fmseg.records.plans import Preprocessing
 
 
-def cleaned(voxels: Array, preprocessing: Preprocessing) -> Array:
+def cleaned(voxels: Array, geometry: Geometry, preprocessing: Preprocessing) -> Array:
     """Return voxels (C, Z, Y, X) as the plan wants them; the same array where it wants nothing.
 
     outside "black": what lies outside the sector has the lowest value. "crop": it is also cut to the sector's box, so
@@ -20,7 +20,7 @@ def cleaned(voxels: Array, preprocessing: Preprocessing) -> Array:
     """
     if preprocessing.outside == "keep" and preprocessing.marks == "keep":
         return voxels
-    sector = find_sector(voxels)
+    sector = find_sector(voxels, geometry.scan_box)
     if sector is None:
         return voxels
     voxels = voxels.copy()

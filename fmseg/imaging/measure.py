@@ -156,7 +156,7 @@ def _image_findings(files: CaseFiles, case: Case, intensity: tuple[Intensity, ..
 
 def _measure_scan(files: CaseFiles, case: Case, findings: list[Finding]) -> dict[str, object]:
     """Return the fields of the scan sector and of marks; calipers are added to ``findings``."""
-    sector = find_sector(case.voxels)
+    sector = find_sector(case.voxels, case.geometry.scan_box)
     marks = find_marks(case.voxels, sector).kinds
     if "calipers inside" in marks:
         problem = "measuring marks (calipers) lie on the image, and may tell a network what was measured"

@@ -56,7 +56,7 @@ def prepare(voxels: Array, geometry: Geometry, preprocessing: Preprocessing) -> 
 
     Raises BadData if type or number of channels do not fit the plan.
     """
-    channels = _with_channels(cleaned(voxels, preprocessing), preprocessing.file_channels)
+    channels = _with_channels(cleaned(voxels, geometry, preprocessing), preprocessing.file_channels)
     size = _size_of(channels.shape[2:], geometry, preprocessing)
     ready = [_to_unit_range(channel, index, preprocessing) for index, channel in enumerate(channels)]
     dtype = np.dtype(preprocessing.store_dtype)

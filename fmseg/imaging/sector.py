@@ -17,6 +17,8 @@ from fmseg.imaging.case import Array
 SIDE_PX = 256
 #: of 255: brighter is not black, once neighbours are averaged; JPEG leaves less around edges
 BLACK = 5.0
+#: a background is flat if so much of the border has one value, give or take this
+MIN_FLAT_BORDER, FLAT = 0.5, 2
 #: widths of text and bars that are taken away, as share of the longer side
 THIN = 0.03
 #: white strokes on black: so wide at most, in an image at most so long
@@ -58,9 +60,17 @@ class Sector:
         return int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1
 
 
-def find_sector(voxels: Array) -> Sector | None:
-    """Return the sector of an image (C, Z, Y, X), of a clip that of all frames; None where nothing is shown."""
-    plane = brightest(voxels)
+def find_sector(voxels: Array, scan_box: tuple[int, int, int, int] | None = None) -> Sector | None:
+    """Return the sector of an image (C, Z, Y, X), of a clip that of all frames; None where nothing is shown.
+
+    scan_box: (top, left, bottom, right) where the file says that the scan lies; the sector does not leave it.
+    """
+    plane = _on_black(brightest(voxels))
+    if scan_box is not None:
+        top, left, bottom, right = scan_box
+        inside = np.zeros_like(plane)
+        inside[top:bottom, left:right] = plane[top:bottom, left:right]
+        plane = inside
     small, scale = _small(plane)
     tissue = _tissue(small, _writing(plane, small.shape))
     if tissue is None:
@@ -90,6 +100,15 @@ def brightest(voxels: Array) -> Array:
     plane = np.nan_to_num(plane.astype(np.float32))
     low, high = float(plane.min()), float(np.percentile(plane, 99.9))
     return (np.clip((plane - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+
+
+def _on_black(plane: Array) -> Array:
+    """Return the image with a flat grey background, as some machines draw it, made black."""
+    border = np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
+    level = int(np.bincount(border, minlength=256).argmax())
+    if level <= BLACK or (np.abs(border.astype(int) - level) <= FLAT).mean() < MIN_FLAT_BORDER:
+        return plane
+    return np.where(np.abs(plane.astype(int) - level) <= FLAT, 0, plane).astype(np.uint8)
 
 
 def _small(plane: Array) -> tuple[Array, Array]:

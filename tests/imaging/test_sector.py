@@ -79,6 +79,15 @@ def test_dark_fluid_belongs_to_the_sector_and_black_images_have_none():
     assert find_sector(np.full((1, 1, 5, 5), 90, np.uint8)) is None
 
 
+def test_a_grey_background_and_a_box_of_the_file():
+    image, truth = scan_of(3)
+    grey = np.where(truth, image, 43).astype(np.uint8)
+    assert overlap(found_in(grey), truth) > 0.95
+    menu = np.vstack([image, np.full((30, image.shape[1]), 120, np.uint8)])
+    sector = find_sector(menu[None, None], (0, 0, *image.shape))
+    assert sector is not None and overlap(sector.mask(menu.shape)[: len(image)] > 0, truth) > 0.96
+
+
 def test_a_clip_has_the_sector_of_all_its_frames():
     image, truth = scan_of(2)
     frames = np.stack([image, image])
@@ -124,8 +133,8 @@ def test_cleaning_is_off_by_default_and_keeps_colour_doppler():
     image, _ = scan_of(5)
     voxels = np.stack([image] * 3)[:, None]
     voxels[0, 0, 120:190, 150:240] = 250
-    assert cleaned(voxels, plan(channels=3)) is voxels
-    kept = cleaned(voxels, plan(channels=3, marks="remove"))
+    assert cleaned(voxels, FLAT, plan(channels=3)) is voxels
+    kept = cleaned(voxels, FLAT, plan(channels=3, marks="remove"))
     np.testing.assert_array_equal(kept, voxels)
 
 
@@ -133,14 +142,14 @@ def test_what_lies_beside_the_sector_becomes_black_or_is_cut_off():
     image, truth = scan_of(6)
     marked = np.ascontiguousarray(image)
     marked[:8, :40] = 200
-    black = cleaned(marked[None, None], plan(outside="black"))[0, 0]
+    black = cleaned(marked[None, None], FLAT, plan(outside="black"))[0, 0]
     assert not black[:8, :40].any() and (black[truth] == marked[truth]).mean() > 0.97
-    cut = cleaned(marked[None, None], plan(outside="crop"))
+    cut = cleaned(marked[None, None], FLAT, plan(outside="crop"))
     top, left, bottom, right = find_sector(marked[None, None]).box
     assert cut.shape[2:] == (bottom - top, right - left)
     assert prepare(marked[None, None], FLAT, plan(outside="crop")).shape[1] == 1
     empty = np.zeros((1, 1, 60, 80), np.uint8)
-    np.testing.assert_array_equal(cleaned(empty, plan(outside="crop", marks="remove")), empty)
+    np.testing.assert_array_equal(cleaned(empty, FLAT, plan(outside="crop", marks="remove")), empty)
 
 
 def test_plans_without_cleaning_are_written_as_before():
