@@ -2,8 +2,8 @@
 
     python benchmarks/sector.py --data DATA
 
-On made images the true sector is known. On real ones (``DATA/hc18``, ``DATA/fetal_planes``; every ``--step``-th image) it
-is not: there it counts how much of the annotated head lies inside, and which marks are found. ``--pictures FOLDER``
+On made images the true sector is known. On real ones (``DATA/hc18``, ``DATA/fetal_planes``; every ``--step``-th image)
+it is not: there it counts how much of the annotated head lies inside, and which marks are found. ``--pictures FOLDER``
 writes every image with its outline, to look at.
 """
 
