@@ -84,8 +84,9 @@ def read_label(path: Path, reader: str | None = None) -> tuple[Array, Geometry]:
     if labels.dtype.kind in "iu":
         return labels, geometry
     whole = np.rint(labels)
-    if not np.array_equal(whole, labels):
-        wrong = labels[whole != labels].flat[0]
+    is_wrong = (whole != labels) | ~np.isfinite(labels)
+    if is_wrong.any():
+        wrong = labels[is_wrong].flat[0]
         mend = "Label maps hold whole numbers. Export it again without interpolation."
         raise BadFile(path, f"the label map holds the value {wrong:g}", mend)
     return whole.astype(np.int32), geometry

@@ -21,6 +21,7 @@ MAX_PIXELS = 80_000_000
 #: of all pages of a TIFF together
 MAX_CLIP_PIXELS = 2**30
 EXIF_ORIENTATION = 0x0112
+JPEG_MARK = b"\xff\xd8\xff"
 FLAT = Geometry(spacing_mm=None, is_2d=True)
 
 
@@ -39,8 +40,8 @@ class ImageReader:
 
     def read_label(self, path: Path) -> tuple[Array, Geometry]:
         """Return (Z, Y, X): grey values as they are, the indices of a palette, 0 and 1 of a 1-bit image."""
-        if path.suffix.lower() in (".jpg", ".jpeg"):
-            raise BadFile(path, "JPEG changes label values", "Save label maps as PNG.")
+        if path.suffix.lower() in (".jpg", ".jpeg") or _is_jpeg(path):
+            raise BadFile(path, "this is a JPEG, which changes label values", "Save label maps as PNG.")
         pages, _ = _load(path)
         return np.stack([_label_values(path, page) for page in pages]), _geometry(pages)
 
@@ -68,6 +69,12 @@ def colours_of(path: Path) -> Array:
     if len(pages) != 1:
         raise BadFile(path, f"it holds {len(pages)} pages", "Save each page as a file of its own.")
     return np.asarray(pages[0].convert("RGB"))
+
+
+def _is_jpeg(path: Path) -> bool:
+    """Return whether a file is a JPEG, whatever it is called."""
+    with open(path, "rb") as file:
+        return file.read(len(JPEG_MARK)) == JPEG_MARK
 
 
 def _load(path: Path) -> tuple[list[Image.Image], list[str]]:

@@ -11,6 +11,7 @@ from fmseg.planning.finetuning import FinetuningFacts, plan_finetuning
 from fmseg.planning.preprocessing import Options, plan_preprocessing
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining
 from fmseg.planning.reasons import Decision, Reasons
+from fmseg.planning.steadiness import steady
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import OutputScheme
 from fmseg.records.plans import Hardware, Plans, Preprocessing, Pretraining, Reason
@@ -34,17 +35,20 @@ class Planner:
         *,
         budget_s: float | None = None,
         options: Options | None = None,
+        former: Preprocessing | None = None,
     ) -> None:
+        """former: how the images that are there already were prepared, of a set that has grown since."""
         self.fingerprint = fingerprint
         self.labels = labels
         self.hardware = hardware
         self.channel_names = tuple(channel_names)
         self.budget_s = budget_s
         self.options = options
+        self.former = former
 
     def plan(self, name: str) -> Plans:
         """Apply all rules."""
-        preprocessing, why_preprocessing = self.preprocessing()
+        preprocessing, why_preprocessing = steady(*self.preprocessing(), self.former)
         pretraining, why_pretraining = self.pretraining(preprocessing)
         reasons = Reasons()
         is_labelled = self.fingerprint.task != "unlabelled"
@@ -110,10 +114,11 @@ def plan(
     planner: str = "standard",
     budget_s: float | None = None,
     options: Options | None = None,
+    former: Preprocessing | None = None,
 ) -> Plans:
     """Return the plans of a dataset. budget_s: time of the pretraining. Raises UnknownName for a planner."""
-    chosen = planners[planner]
-    return chosen(fingerprint, labels, hardware, channel_names, budget_s=budget_s, options=options).plan(name)
+    facts = (fingerprint, labels, hardware, channel_names)
+    return planners[planner](*facts, budget_s=budget_s, options=options, former=former).plan(name)
 
 
 def plans_file(plans_name: str = DEFAULT_NAME) -> str:

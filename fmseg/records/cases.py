@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ def _list_folder(root: Path, place: str) -> tuple[list[str], list[str]]:
             for entry in entries:
                 if is_junk(entry.name) or entry.name in NOT_PRETRAINED_ON:
                     continue
-                if not _is_text(entry.name):
+                if not is_text(entry.name):
                     logger.warning("%r is left out: its name is not valid UTF-8. Rename it.", entry.path)
                     continue
                 path = f"{place}/{entry.name}" if place else entry.name
@@ -214,7 +215,8 @@ def is_bare_dicom(path: Path) -> bool:
         return False
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Return whether a file name is valid UTF-8, so that it can be printed and written down."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -234,9 +236,36 @@ def _number_key(match: re.Match[str]) -> str:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Return the files of a folder, junk such as .DS_Store, ._x and Thumbs.db left out, in natural order."""
-    found = [path for path in folder.iterdir() if path.is_file() and not is_junk(path.name)]
+    """Return the files of a folder in natural order.
+
+    Junk such as .DS_Store, ._x and Thumbs.db is left out, and so are names that are no text.
+    """
+    found = [path for path in folder.iterdir() if path.is_file() and not is_junk(path.name) and is_text(path.name)]
     return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def odd_entries(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield name and problem of what has an image's name in a folder and is no file, or has no name that is text."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if is_junk(entry.name):
+            continue
+        if not is_text(entry.name):
+            yield os.fsencode(entry.name).decode(errors="backslashreplace"), "its name is not valid UTF-8"
+        elif entry.name.lower().endswith(IMAGE_ENDINGS):
+            problem = _no_file(Path(entry.path))
+            if problem:
+                yield entry.name, problem
+
+
+def _no_file(path: Path) -> str:
+    """Return why a path is no file; an empty text if it is one."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "this link leads nowhere"
+    if stat.S_ISDIR(mode):
+        return "this is a folder, though its name is that of an image"
+    return "" if stat.S_ISREG(mode) else "this is no file, but a pipe or a device"
 
 
 def is_junk(name: str) -> bool:
@@ -251,7 +280,7 @@ def group_channels(paths: list[Path], ending: str) -> dict[str, tuple[Path, ...]
         if not path.name.endswith(ending):
             continue
         stem = path.name[: -len(ending)] if ending else strip_ending(path.name)
-        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        match = re.fullmatch(r"(.+)_(\d{4})", stem, re.DOTALL)
         name, channel = (match[1], int(match[2])) if match else (stem, 0)
         cases.setdefault(name, {})[channel] = path
     return {name: tuple(files[key] for key in sorted(files)) for name, files in cases.items()}

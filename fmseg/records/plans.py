@@ -1,9 +1,9 @@
 """What was decided: every number of preprocessing, pretraining and finetuning, each with its reason."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fmseg.records.labels import OutputScheme
 from fmseg.records.recipe import Recipe
@@ -69,25 +69,57 @@ class Preprocessing(Part):
 
 
 class Architecture(Part):
-    """A plain ViT."""
+    """A ViT: a plain one, unless one of the last fields, which other people's weights need, says otherwise."""
 
     name: str
-    patch_size: int
-    width: int
-    depth: int
-    num_heads: int
-    mlp_ratio: float
+    # bounds that no network comes near: a file from elsewhere must not ask for more than a machine has
+    patch_size: int = Field(ge=1, le=256)
+    width: int = Field(ge=1, le=2**15)
+    depth: int = Field(ge=1, le=1000)
+    num_heads: int = Field(ge=1, le=1024)
+    mlp_ratio: float = Field(gt=0, le=64)
     ffn: Literal["mlp", "swiglu"]
-    num_registers: int
+    num_registers: int = Field(ge=0, le=1024)
     #: initial LayerScale; None for no LayerScale
     layer_scale: float | None
     layer_norm_eps: float
-    channels: int
+    channels: int = Field(ge=1, le=1024)
     #: (height, width) of the images that the position embedding was made for
     image_size: tuple[int, int]
     #: how the position grid is resampled: by size, or by DINOv2's scale factor with offset 0.1
     position_interpolation: Literal["size", "offset"]
     position_antialias: bool
+    #: of the MLP; a gated one (swiglu) has its own
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
+    class_token: bool = True
+    #: whether the tokens carry an embedding of their position
+    absolute_positions: bool = True
+    #: what attention knows of positions: nothing; rotations of queries and keys (RoPE); a table of biases by distance;
+    #: biases by the query and its distance along each axis
+    relation: Literal["none", "rotary", "table", "decomposed"] = "none"
+    #: side, in patches, of the windows that attention stays within, only with "decomposed"; 0: no windows
+    window: int = 0
+    #: blocks, counted from 0, that attend to the whole image in spite of ``window``
+    global_blocks: tuple[int, ...] = ()
+    #: LayerNorm before the first block, and after the last
+    input_norm: bool = False
+    output_norm: bool = True
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Say what sets a ViT apart from a plain one only where it does: records of plain ones stay as they were."""
+        fields = type(self).model_fields
+        values: dict[str, Any] = dump(self)
+        plain = [
+            name for name in values if not fields[name].is_required() and getattr(self, name) == fields[name].default
+        ]
+        return {name: value for name, value in values.items() if name not in plain}
+
+    @property
+    def min_parameters(self) -> int:
+        """Number of weights that it has at least: of attention and of the position embedding."""
+        tokens = (self.image_size[0] // self.patch_size) * (self.image_size[1] // self.patch_size)
+        return 4 * self.depth * self.width**2 + tokens * self.width
 
 
 class Views(Part):

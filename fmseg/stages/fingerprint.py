@@ -20,14 +20,19 @@ from fmseg.records.dataset import DEFAULT_MODALITY, Dataset
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import LabelScheme
 from fmseg.sampling.case_journal import CaseJournal
+from fmseg.sampling.cluster import cluster_at
 from fmseg.sampling.workers import Workers
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
 
-def fingerprint(workspace: Workspace, name: str, *, num_processes: int, fresh: bool = False) -> Fingerprint:
+def fingerprint(
+    workspace: Workspace, name: str, *, num_processes: int, cluster: str | None = None, fresh: bool = False
+) -> Fingerprint:
     """Measure dataset ``name`` and save what was found. ``fresh`` reads all files again.
+
+    cluster: address of a Dask scheduler, whose workers read the files instead of processes of this machine.
 
     Raises BadData if there is no readable image; files that are bad one by one become findings.
     """
@@ -64,6 +69,7 @@ def fingerprint(workspace: Workspace, name: str, *, num_processes: int, fresh: b
             num_processes,
             preload="fmseg.stages.fingerprint",
             plugins=workspace.plugins,
+            cluster=cluster_at(cluster, cases),
         )
         results = workers.map(_WithPatients(Chosen(cases, missing), patients))
         measured = track(results, "measuring", len(cases), len(cases) - len(missing), unit="files")

@@ -30,7 +30,7 @@ def test_a_table_gives_sizes_and_a_change_is_measured_again(raw_dataset):
 def test_sizes_that_are_none_are_named(raw_dataset, line):
     folder = raw_dataset().raw_dataset("Dataset501_Discs")
     (folder / "spacings.csv").write_text(f"case,spacing_mm\n{line}\n")
-    with pytest.raises(BadData, match=r"spacings.csv, case 'a'"):
+    with pytest.raises(BadData, match=r"spacings.csv, line 2, case 'a'"):
         Dataset.load(folder).training_cases()
 
 
