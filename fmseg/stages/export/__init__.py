@@ -155,9 +155,10 @@ def export_foundation(
 
 
 def _again(results: Path, path: Path, licence: str | None) -> Exported:
-    """Export what was imported: the same files."""
-    bundle = Bundle.load(results / MANIFEST).evolve(name=results.name)
-    bundle = bundle.evolve(licence=licence) if licence else bundle
+    """Export what was imported: the same file."""
+    bundle = Bundle.load(results / MANIFEST)
+    if licence is not None:
+        raise UsageError(f"{results} was imported, under: {bundle.licence}. That is not changed; leave --licence out.")
     return _write(path, bundle, {name: results / name for name in bundle.files})
 
 
