@@ -203,11 +203,13 @@ def _without_command(provenance: Provenance) -> Provenance:
 
 def _origins(workspace: Workspace, configs: Sequence[RunConfig]) -> tuple[Origin, ...]:
     """Return the checkpoints that runs started from, with their licences where they are still there."""
-    starts = {config.init.sha256: config.init.name for config in configs if config.init.sha256}
+    starts = {config.init.sha256: config.init for config in configs if config.init.sha256}
     licences = {card.weights_sha256: card.licence for _, card in find_foundations(workspace.foundations())}
     return tuple(
-        Origin(name=name, sha256=digest, licence=licences.get(digest) or UNSTATED)
-        for digest, name in sorted(starts.items())
+        Origin(
+            name=starts[digest].name, sha256=digest, licence=licences.get(digest) or starts[digest].terms or UNSTATED
+        )
+        for digest in sorted(starts)
     )
 
 
