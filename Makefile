@@ -10,7 +10,7 @@ help:  ## List the targets
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "fmseg needs Python 3.11 or newer: make PYTHON=python3.11 ..."'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 setup: $(READY)  ## Make the virtual environment and install fmseg into it
