@@ -10,7 +10,7 @@ help:  ## List the targets
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "fmseg needs Python 3.11 or newer: make PYTHON=python3.11 ..."'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,test]'
 	touch $@
 
 setup: $(READY)  ## Make the virtual environment and install fmseg into it
@@ -37,6 +37,7 @@ reference: $(READY)  ## Write the parts of docs/ that are made from the code
 	$(BIN)/python docs/make_commands.py
 	$(BIN)/python docs/make_records.py
 	$(BIN)/python docs/make_architecture.py
+	$(BIN)/python docs/make_weights.py
 
 docs: $(READY)  ## Build the documents into site/, to be read without a network
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
