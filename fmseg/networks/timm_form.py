@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from fmseg.errors import UsageError
-from fmseg.errors import UsageError
 from fmseg.networks.vit import ViT, position_grid, swiglu
 from fmseg.records.plans import Architecture
 
@@ -20,8 +19,7 @@ def as_timm(vit: ViT, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Mod
     """Return a timm VisionTransformer without a head, in evaluation mode, that answers as ``vit`` does.
 
     It takes images of any size, (value in [0, 1] - mean) / std, of which a last incomplete row of patches is filled
-    up; ``pretrained_cfg`` has mean, std and size. Weights are copied. Raises UsageError for a ViT without CLS, or with
-    positions in its attention, as some of other people's are. Raises UsageError for what is no plain ViT.
+    up; ``pretrained_cfg`` has mean, std and size. Weights are copied. Raises UsageError for what is no plain ViT.
     """
     architecture = vit.architecture
     if architecture.peculiar:
