@@ -132,10 +132,12 @@ class ViT(nn.Module):
         if mask is not None:
             tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
         position = self._positions(h, w)  # (1, 1 + N, D); (1, N, D) without CLS
-        prefix = [] if self.reg_token is None else [self.reg_token.expand(len(image), -1, -1)]
+        # not len(image), which would bind an exported network to one size of batch
+        batch = image.shape[0]
+        prefix = [] if self.reg_token is None else [self.reg_token.expand(batch, -1, -1)]
         if self.cls_token is not None:
             cls = self.cls_token if position is None else self.cls_token + position[:, :1]
-            prefix.insert(0, cls.expand(len(image), -1, -1))
+            prefix.insert(0, cls.expand(batch, -1, -1))
         if position is not None:
             tokens = tokens + position[:, self.architecture.class_token :]
         tokens = torch.cat([*prefix, tokens], dim=1)

@@ -146,7 +146,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", [pytest.param("unet", marks=pytest.mark.slow), "knn"])  # one imports MONAI
 def test_networks_without_our_backbone_and_banks_of_images_travel_too(kind, images, tmp_path):
     place = workspace_in(tmp_path / "home")
     folder = place.results_of(NAME) / f"{kind}__plans" / "fold_0"
