@@ -5,14 +5,14 @@ A record's fields, types and defaults come from pydantic, what they mean from th
 
 import inspect
 import re
+from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fmseg.records import fingerprint, foundation, labels, plans, recipe, run, scores, seen, selection
+from fmseg.records import bundle, description, fingerprint, foundation, plans, run, scores, selection
 from fmseg.records.record import Part, Record
 
 TARGET = Path(__file__).parent / "reference" / "records.md"
@@ -28,8 +28,9 @@ FILES: dict[str, type[Part]] = {
     "scores.json of label maps": scores.Scores,
     "scores.json of classes": scores.ClassificationScores,
     "selection.json": selection.Selection,
+    "bundle.json in a .fmseg file": bundle.Bundle,
+    "fmseg.json beside exported networks": description.Description,
 }
-MODULES: tuple[ModuleType, ...] = (fingerprint, plans, recipe, labels, run, foundation, scores, seen, selection)
 
 HEAD = """\
 # Records
@@ -55,7 +56,7 @@ def page() -> str:
 
 def section(record: type[BaseModel]) -> str:
     """Return what there is to say about one record or part of one."""
-    lines = [f"## {record.__name__}", "", inspect.cleandoc(record.__doc__ or "").replace("``", "`"), ""]
+    lines = [f"## {_title(record)}", "", inspect.cleandoc(record.__doc__ or "").replace("``", "`"), ""]
     lines += ["| key | type | meaning | default |", "|---|---|---|---|"]
     meanings = _meanings(record)
     for name, field in record.model_fields.items():
@@ -75,6 +76,13 @@ def _ordered() -> list[type[BaseModel]]:
             inside = [part for field in record.model_fields.values() for part in _parts(field.annotation)]
             waiting = inside + waiting
     return found
+
+
+@cache
+def _title(record: type[BaseModel]) -> str:
+    """Return a record's name; where another one has it too, with the file that it is in."""
+    twins = [each for each in _ordered() if each.__name__ == record.__name__]
+    return record.__name__ if len(twins) == 1 else f"{record.__name__} of {record.__module__.rpartition('.')[2]}"
 
 
 def _parts(kind: Any) -> list[type[BaseModel]]:
@@ -130,7 +138,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _link(record: type[BaseModel]) -> str:
-    return f"[{record.__name__}](#{record.__name__.lower()})"
+    return f"[{record.__name__}](#{_title(record).lower().replace(' ', '-')})"
 
 
 if __name__ == "__main__":

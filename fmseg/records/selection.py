@@ -33,6 +33,8 @@ class Candidate(Part):
 
     name: str
     score: Interval
+    #: of each fold alone; empty for an ensemble, and in files that are older than this
+    folds: tuple[float, ...] = ()
 
 
 def _named_dice(value: dict[str, Any]) -> dict[str, Any]:

@@ -92,6 +92,12 @@ def a_header_that_claims_too_much(root: Path) -> None:
     (root / "in" / "a.png").write_bytes(content)
 
 
+@bad(code=0, done=(*GOOD, "x.tif"))
+def several_pages(root: Path) -> None:
+    pages = [Image.fromarray(discs(number)[0]) for number in range(2)]
+    pages[0].save(root / "in" / "x.tif", save_all=True, append_images=pages[1:])
+
+
 @bad("a.jpg", "a.png", "would be written to", done=GOOD[1:])
 def two_images_for_one_output(root: Path) -> None:
     save(root / "in" / "a.jpg", discs(9)[0])
