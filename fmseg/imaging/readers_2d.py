@@ -90,7 +90,8 @@ def _load(path: Path) -> tuple[list[Image.Image], list[str]]:
         raise BadFile(path, "it claims far too many pixels", "Cut or shrink the image.") from error
     with image:
         num_pages = getattr(image, "n_frames", 1)
-        if num_pages > 1 and image.format != "TIFF":
+        # a TIFF that is called .png is no clip that somebody meant
+        if num_pages > 1 and LOSSLESS.get(path.suffix.lower()) != "TIFF":
             mend = "Save each page as a file of its own, or the stack as .nii.gz."
             raise BadFile(path, f"it holds {num_pages} pages", mend)
         pages: list[Image.Image] = []
