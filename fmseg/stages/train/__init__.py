@@ -17,6 +17,7 @@ from fmseg.files import locked
 from fmseg.inference.exposure import pretraining_exposure, seen_cases, tell
 from fmseg.inference.members import WEIGHTS
 from fmseg.learning.runtime import Runtime
+from fmseg.planning.assignment import Assignment
 from fmseg.planning.finetuning import adapt_finetuning
 from fmseg.planning.folds import load_folds
 from fmseg.planning.planner import DEFAULT_NAME, plans_file
@@ -67,12 +68,19 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
 
     Goes on where it was stopped; a finished run is only read. Returns None for ALL, which has no validation.
     """
-    plans, cases, store = load_prepared(workspace, name, fold, options.plans)
+    plans, cases = load_prepared(workspace, name, fold, options.plans)
     run = RunFolder(workspace.results_of(name) / f"{options.run_name}__{plans.name}" / _fold_name(fold))
     start = options.init if options.init != "auto" else start_of_siblings(run.path.parent)
-    foundation, init = choose_start(find_foundations(workspace.foundations()), plans, start)
+    return train_on(workspace, Assignment(plans, cases, fold, start), run, options)
+
+
+def train_on(workspace: Workspace, work: Assignment, run: RunFolder, options: TrainOptions) -> FoldScores | None:
+    """Train a network on any cases of a prepared dataset, as ``train`` does; None if there is none to score it on."""
+    plans = work.plans
+    store = Store.of(workspace.prepared(plans.dataset), plans)
+    foundation, init = choose_start(find_foundations(workspace.foundations()), plans, work.start)
     lesson = LESSONS[plans.task]
-    config = _config(plans, cases, fold, foundation, init, options)
+    config = _config(work, foundation, init, options)
     runtime = Runtime.detect(config.recipe.precision, deterministic=options.deterministic)
     config = config.evolve(provenance=Provenance.here(deterministic=runtime.deterministic))
     with locked(run.path, "this fold") if runtime.is_main else nullcontext():
@@ -98,11 +106,11 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
                 _finish(under_way, model, lesson)
         runtime.barrier()
     runtime.close()
-    return lesson.load_scores(run.validation / "scores.json") if fold != ALL else None
+    return lesson.load_scores(run.validation / "scores.json") if work.cases.val else None
 
 
-def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -> tuple[Plans, Fold, Store]:
-    """Return plans, the fold's cases and the store. Raises NotReady naming the command that makes them."""
+def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -> tuple[Plans, Fold]:
+    """Return plans and the fold's cases, which are in the store. Raises NotReady naming the command that makes them."""
     number = dataset_id(name)
     folder = workspace.prepared(name)
     plans = Plans.load(workspace.need(folder / plans_file(plans_name), f"fmseg plan_and_preprocess -d {number}"))
@@ -113,7 +121,7 @@ def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -
     store = Store.of(folder, plans)
     folds = load_folds(workspace.need(folder / "splits_final.json", f"fmseg plan -d {number}"))
     if fold == ALL:
-        return plans, Fold(train=tuple(store.cases), val=()), store
+        return plans, Fold(train=tuple(store.cases), val=())
     if not 0 <= fold < len(folds):
         raise UnknownName(f"{name} has no fold {fold}: {folder / 'splits_final.json'} has 0 to {len(folds) - 1}.")
     missing = [case for case in (*folds[fold].train, *folds[fold].val) if case not in store.cases]
@@ -122,7 +130,7 @@ def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -
             f"{folder / 'splits_final.json'}: '{missing[0]}' is not in the store ({len(missing)} cases in all). "
             f"Prepare the dataset anew: fmseg plan_and_preprocess -d {number}"
         )
-    return plans, folds[fold], store
+    return plans, folds[fold]
 
 
 def start_of_siblings(runs: Path) -> str:
@@ -148,16 +156,15 @@ def num_folds(workspace: Workspace, name: str) -> int:
 
 
 def _config(
-    plans: Plans,
-    cases: Fold,
-    fold: int,
+    work: Assignment,
     foundation: tuple[Path, Foundation] | None,
     init: Initialisation,
     options: TrainOptions,
 ) -> RunConfig:
-    assert plans.finetuning is not None, "a labelled dataset without a plan for its training"
+    plans, planned = work.plans, work.planned or work.plans.finetuning
+    assert planned is not None, "a labelled dataset without a plan for its training"
     card = foundation[1] if foundation else None
-    adapted, because = adapt_finetuning(plans.finetuning, card)
+    adapted, because = adapt_finetuning(planned, card)
     for reason in because:
         logger.debug("%s: %s", reason.key, reason.because)
     recipe = resolve(options.recipe, adapted, options.settings)
@@ -170,8 +177,8 @@ def _config(
     return RunConfig(
         plans=plans,
         recipe=recipe,
-        fold=fold,
-        cases=cases,
+        fold=work.number,
+        cases=work.cases,
         init=init,
         architecture=card.architecture if card else plans.pretraining.architecture,
         mean=card.mean if card else plans.preprocessing.mean,
