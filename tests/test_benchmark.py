@@ -104,7 +104,7 @@ def test_no_patient_is_trained_and_tested_on_in_any_regime(raw_dataset, tmp_path
     for test in ("folds", "0.3"):
         protocol = Protocol.parse({"studies": [{"dataset": "501", "regimes": regimes, "test": test}]}, "")
         runs = plan_runs(workspace, protocol, "fmsegPlans")
-        assert len(runs) == 30 and len({run.folder.path for run in runs}) == 30
+        assert len(runs) == len({run.folder.path for run in runs}) == 30 * len(runs[0].work.plans.recipes)
         sizes = {}
         for run in runs:
             cases = run.work.cases

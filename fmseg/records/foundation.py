@@ -6,10 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from fmseg.errors import NotReady, UnknownName
 from fmseg.files import writing
 from fmseg.records.plans import Architecture, Pretraining
 from fmseg.records.record import Part, Record
 from fmseg.records.run import Parent, Provenance
+from fmseg.registry import unknown
 
 CARD, WEIGHTS = "foundation.json", "backbone.safetensors"
 #: sorted first 64 bits of the content hash of every image seen: 8 bytes an image, of which nothing can be read
@@ -110,6 +112,22 @@ class Foundation(Record):
 def find_foundations(folder: Path) -> list[tuple[Path, Foundation]]:
     """Return (folder, card) of every finished checkpoint below ``foundation/<modality>/<name>``."""
     return [(path.parent, Foundation.load(path)) for path in sorted(folder.glob(f"*/*/{CARD}"))]
+
+
+def choose_foundation(folder: Path, name: str | None) -> tuple[Path, Foundation]:
+    """Return folder and card of a checkpoint; without a name the one that has seen most, of those that have learned.
+
+    Raises UnknownName for a name that is not there, NotReady if there is none.
+    """
+    found = find_foundations(folder)
+    if name is not None:
+        named = [each for each in found if each[1].name == name]
+        if not named:
+            raise UnknownName(unknown("foundation checkpoint", name, [card.name for _, card in found]))
+        return named[0]
+    if not found:
+        raise NotReady(f"{folder} holds no foundation checkpoint yet. Make one with: fmseg pretrain")
+    return max(found, key=lambda each: (each[1].has_learned, each[1].total_samples))
 
 
 def write_seen(folder: Path, content_hashes: Collection[str]) -> int:
