@@ -77,7 +77,7 @@ def test_a_benchmark_runs_what_is_missing_and_no_more(root, capsys, monkeypatch)
     first = said(capsys)
     assert first["trained"] == 3 and not first["failed"]
     (row,) = first["table"]
-    assert row["method"] == "linear, scratch"
+    assert row["method"] == "scratch"
     assert list(row)[1:] == ["Discs n=4", "Discs 50%"]
     assert "±" in row["Discs n=4"] and "±" not in row["Discs 50%"]
     folder = root / "fmseg_results/benchmark/few"

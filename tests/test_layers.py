@@ -5,7 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "fmseg"
 FLOORS = {
-    1: {"workspace", "registry", "console", "files", "errors", "_version"},
+    1: {"workspace", "registry", "console", "files", "errors", "_version", "archive"},
     2: {"records"},
     3: {"imaging", "networks"},
     4: {"planning", "sampling", "tasks", "learning", "inference", "reporting"},

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from fmseg.cli.arguments import dataset_names, parse_duration
+from fmseg.cli.arguments import dataset_names, parse_duration, parse_settings
 from fmseg.cli.frame import Output, Session, command
-from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
+from fmseg.cli.preparation import Preparation, examine, image_datasets, prepare_dataset
 from fmseg.console import print_line, print_table
 
 Datasets = Annotated[list[str] | None, typer.Option("-d", "--dataset", help="Number, name or part of it; several.")]
@@ -20,6 +20,10 @@ Images = Annotated[
     list[Path] | None, typer.Option("--images", help="Folder, list or table (path,patient,modality) without labels.")
 ]
 Modality = Annotated[str | None, typer.Option("--modality", help="What --images are; by default ultrasound.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Option of preparing, as --set neighbours=1.")]
+OnCluster = Annotated[
+    str | None, typer.Option("--cluster", help="Measure and prepare on this Dask cluster, as tcp://10.0.0.1:8786.")
+]
 PlansName = Annotated[str, typer.Option("-p", "--plans", help="Name of the plans.")]
 
 
@@ -45,25 +49,28 @@ def would(reads: list[Path], writes: list[Path]) -> Output:
 @command("doctor", example="fmseg doctor -d 501")
 def doctor(session: Session, dataset: Datasets = None, processes: Processes = None) -> Output:
     """Check raw datasets and list every problem with its mend; exit code 3 if one must be mended."""
-    from fmseg.stages.doctor import doctor as examine
-    from fmseg.stages.fingerprint import fingerprint as measure
-
     names = dataset_names(session.workspace, dataset)
     if session.dry_run:
         return would(_raw(session, names), _prepared(session, names, "doctor.json"))
-    rows = []
-    for name in names:
-        measure(session.workspace, name, num_processes=num_processes(processes))
-        rows += [(name, f.severity, f.where, f.problem, f.mend) for f in examine(session.workspace, name)]
+    how = Preparation(num_processes(processes))
+    rows = [
+        (name, each.severity, each.where, each.problem, each.why, each.mend)
+        for name in names
+        for each in examine(session, name, how)
+    ]
     bad = any(row[1] == "error" for row in rows)
-    keys = ("dataset", "severity", "where", "problem", "mend")
+    keys = ("dataset", "severity", "where", "problem", "why", "mend")
     value = [dict(zip(keys, row, strict=True)) for row in rows]
     return Output(value, lambda: print_table("Findings", keys[1:], [row[1:] for row in rows]), 3 if bad else 0)
 
 
 @command("fingerprint", example="fmseg fingerprint -d 501")
 def fingerprint(
-    session: Session, dataset: Datasets = None, processes: Processes = None, fresh: Fresh = False
+    session: Session,
+    dataset: Datasets = None,
+    processes: Processes = None,
+    cluster: OnCluster = None,
+    fresh: Fresh = False,
 ) -> Output:
     """Measure datasets: sizes, intensities, classes, patients. Cases measured before are not read again."""
     from fmseg.stages.fingerprint import fingerprint as measure
@@ -71,7 +78,8 @@ def fingerprint(
     names = dataset_names(session.workspace, dataset)
     if session.dry_run:
         return would(_raw(session, names), _prepared(session, names, "dataset_fingerprint.json"))
-    found = [measure(session.workspace, n, num_processes=num_processes(processes), fresh=fresh) for n in names]
+    count = num_processes(processes)
+    found = [measure(session.workspace, n, num_processes=count, cluster=cluster, fresh=fresh) for n in names]
     columns = ("dataset", "cases", "images", "patients", "median size", "channels")
     rows = [
         (f.dataset, f.num_cases, f.num_images, f.num_patients, "x".join(map(str, f.median_size)), f.channels)
@@ -87,6 +95,7 @@ def plan(
     plans: PlansName = "fmsegPlans",
     planner: PlannerName = "standard",
     budget: Budget = None,
+    settings: Settings = None,
 ) -> Output:
     """Derive every number of preprocessing, pretraining and finetuning, and the folds."""
     from fmseg.stages.plan import plan as decide
@@ -94,8 +103,9 @@ def plan(
     names = dataset_names(session.workspace, dataset)
     if session.dry_run:
         return would(_prepared(session, names, "dataset_fingerprint.json"), _prepared(session, names, "plans.json"))
-    budget_s = parse_duration(budget)
-    made = [decide(session.workspace, n, plans_name=plans, planner=planner, budget_s=budget_s) for n in names]
+    how = {"plans_name": plans, "planner": planner}
+    options, budget_s = parse_settings(settings), parse_duration(budget)
+    made = [decide(session.workspace, n, **how, budget_s=budget_s, settings=options) for n in names]
 
     def show() -> None:
         for each in made:
@@ -106,7 +116,11 @@ def plan(
 
 @command("preprocess", example="fmseg preprocess -d 501")
 def preprocess(
-    session: Session, dataset: Datasets = None, plans: PlansName = "fmsegPlans", processes: Processes = None
+    session: Session,
+    dataset: Datasets = None,
+    plans: PlansName = "fmsegPlans",
+    processes: Processes = None,
+    cluster: OnCluster = None,
 ) -> Output:
     """Write the prepared images of planned datasets into their stores; goes on where it was stopped."""
     from fmseg.planning.planner import plans_file
@@ -120,7 +134,8 @@ def preprocess(
     for name in names:
         path = session.workspace.prepared(name) / plans_file(plans)
         made = Plans.load(session.workspace.need(path, f"fmseg plan -d {name}"))
-        stores.append(prepare(session.workspace, name, made, num_processes=num_processes(processes)))
+        count = num_processes(processes)
+        stores.append(prepare(session.workspace, name, made, num_processes=count, cluster=cluster))
 
     def show() -> None:
         for store in stores:
@@ -138,7 +153,9 @@ def plan_and_preprocess(
     plans: PlansName = "fmsegPlans",
     planner: PlannerName = "standard",
     budget: Budget = None,
+    settings: Settings = None,
     processes: Processes = None,
+    cluster: OnCluster = None,
     fresh: Fresh = False,
 ) -> Output:
     """Check, measure, plan and prepare: the first of the four commands."""
@@ -146,7 +163,8 @@ def plan_and_preprocess(
     if session.dry_run:
         return would([*_raw(session, names), *(images or ())], [session.workspace.prepared(name) for name in names])
     names += image_datasets(session, images, modality)
-    how = Preparation(num_processes(processes), plans, planner, parse_duration(budget), fresh=fresh)
+    count, budget_s, options = num_processes(processes), parse_duration(budget), parse_settings(settings)
+    how = Preparation(count, plans, planner, budget_s, options, fresh=fresh, cluster=cluster)
     rows = [prepare_dataset(session, name, how) for name in names]
     columns = ("dataset", "cases", "patients", "input size", "warnings", "skipped")
     value = [dict(zip(columns, row, strict=True)) for row in rows]
@@ -224,7 +242,7 @@ def convert(
 @command("list", example="fmseg list")
 def listing(
     session: Session,
-    what: Annotated[str, typer.Argument(help="datasets, foundations, recipes, decoders, losses")] = "datasets",
+    what: Annotated[str, typer.Argument(help="datasets, foundations, recipes, networks, decoders ...")] = "datasets",
 ) -> Output:
     """Show what is in this workspace: datasets and how far they are, foundations, registered parts."""
     from fmseg.stages.listing import listing as collect

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand
 
 from fmseg._version import __version__
-from fmseg.console import messages, print_json, set_up_logging
+from fmseg.console import messages, print_json, printable, set_up_logging
 from fmseg.errors import EnvironmentProblem, FmsegError
 from fmseg.registry import load_plugins
 from fmseg.workspace import Workspace
@@ -174,8 +174,7 @@ def _report(error: BaseException, as_json: bool) -> int:
             f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno}). "
             "This is a fault of fmseg: please report it with the output of --debug."
         )
-    # control characters in file names must not reach the terminal
-    text = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
+    text = printable(text)
     messages.print("error:", style="bold red", end=" ")
     messages.print(text, markup=False, soft_wrap=True)
     if as_json:

@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
-from fmseg.cli.data_commands import Budget, Datasets, Images, Modality, PlansName, Processes, num_processes, would
+from fmseg.cli.data_commands import (
+    Budget,
+    Datasets,
+    Images,
+    Modality,
+    OnCluster,
+    PlansName,
+    Processes,
+    num_processes,
+    would,
+)
 from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.launcher import launched, must_launch
 from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
+from fmseg.cli.report_commands import dataset_report, foundation_report, tell_report
 from fmseg.console import duration, is_only_process, print_line, print_table
 
 if TYPE_CHECKING:
@@ -41,6 +52,7 @@ def pretrain(
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
     processes: Processes = None,
+    cluster: OnCluster = None,
     store: Annotated[bool, typer.Option(help="Prepare --images once, or decode them at each use.")] = True,
     gpus: Gpus = None,
     deterministic: Deterministic = None,
@@ -71,7 +83,7 @@ def pretrain(
         ahead = preview(session.workspace, names, options) if names else []
         return _ahead([*(session.workspace.prepared(each) for each in names), *(images or ())], ahead)
     own = image_datasets(session, images, modality)
-    how = Preparation(num_processes(processes), keeps_plan=True, with_store=store)
+    how = Preparation(num_processes(processes), keeps_plan=True, with_store=store, cluster=cluster)
     skipped = sum(prepare_dataset(session, each, how)[-1] for each in own if is_only_process())
     if must_launch(gpus):
         return launched(gpus)
@@ -80,7 +92,14 @@ def pretrain(
     columns = ("checkpoint", "modality", "images", "samples seen", "iterations")
     rows = [(card.name, card.modality, card.num_images, card.samples_seen, card.iterations) for card in made]
     value = [card.model_dump(mode="json") for card in made]
-    return Output(value, lambda: print_table("Foundation checkpoints", columns, rows), 5 if skipped else 0)
+    reports = [foundation_report(session, card.name) for card in made]
+
+    def show() -> None:
+        print_table("Foundation checkpoints", columns, rows)
+        for path in reports:
+            tell_report(path)
+
+    return Output(value, show, 5 if skipped else 0)
 
 
 def _ahead(reads: list[Path], found: "list[Preview]") -> Output:
@@ -158,7 +177,7 @@ def train(
     columns = ("recipe", "fold", "cases", measure, "from", "to")
     value = {"folds": [dict(zip(columns, row, strict=True)) for row in rows]}
     if fold is None:
-        return _chosen(session, name, value, lambda: print_table(f"Out-of-fold {measure}", columns, rows))
+        return _chosen(session, name, value, lambda: print_table(f"Out-of-fold {measure}", columns, rows), plans=plans)
     if folds == [ALL]:
         return Output(value, lambda: print_line("Trained on all cases; there is no fold left to score it on."))
     return Output(value, lambda: print_table(f"Out-of-fold {measure}", columns, rows))
@@ -184,6 +203,9 @@ def predict(
     input: Annotated[Path, typer.Option("-i", "--input", help="Folder of new images.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the predictions; made if need be.")],
     dataset: Annotated[str | None, typer.Option("-d", "--dataset", help="Whose models; needed if several.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("-m", "--model", help="A .fmseg file instead, from fmseg export.")
+    ] = None,
     overlays: Annotated[bool, typer.Option("--overlays", help="Also draw the predictions as PNGs.")] = False,
     mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Test-time mirroring, where planned.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there.")] = False,
@@ -191,11 +213,16 @@ def predict(
     """Predict a folder of images with the models that find_best chose: label maps, or a table of classes."""
     from fmseg.stages.predict import predict as infer
 
-    name = dataset_names(session.workspace, [dataset])[0] if dataset else None
     if session.dry_run:
-        return would([input], [output])
+        return would([*([model] if model else []), input], [output])
     report = infer(
-        session.workspace, input, output, dataset=name, overlays=overlays, mirror=mirror, overwrite=overwrite
+        *(session.workspace, input, output),
+        dataset=dataset,
+        model=model,
+        overlays=overlays,
+        mirror=mirror,
+        overwrite=overwrite,
+        plugins=session.plugins,
     )
     columns = ("predicted", "skipped", "there already", "seen in training", "in pretraining", "not known", "report")
     seen = (report.seen.training, report.seen.pretraining, report.seen.unknown)
@@ -243,16 +270,26 @@ def demo(
     return Output(story.as_dict(), story.show)
 
 
-def _chosen(session: Session, name: str, value: dict, show_first: Callable[[], None], max_models: int = 3) -> Output:
+def _chosen(
+    session: Session,
+    name: str,
+    value: dict,
+    show_first: Callable[[], None],
+    max_models: int = 3,
+    plans: str = "fmsegPlans",
+) -> Output:
     from fmseg.stages.find_best import find_best as choose
 
     selection = choose(session.workspace, name, max_models=max_models)
     columns = ("candidate", selection.measure, "from", "to")
     rows = [(c.name, c.score.mean, c.score.low, c.score.high) for c in selection.candidates]
+    report = dataset_report(session, name, plans)
 
     def show() -> None:
         show_first()
         print_table(f"Out-of-fold {selection.measure} of all candidates", columns, rows)
         print_line(selection.because)
+        tell_report(report)
 
-    return Output(value | {"selection": selection.model_dump(mode="json")}, show)
+    value |= {"selection": selection.model_dump(mode="json"), "report": str(report) if report else None}
+    return Output(value, show)

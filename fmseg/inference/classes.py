@@ -45,7 +45,7 @@ class ClassPredictor:
     """An ensemble of trained classifiers that share one preparation."""
 
     def __init__(self, members: Sequence[Member], *, temperature: float = 1.0, mirror: bool = True) -> None:
-        need_one_plan(members)
+        need_one_plan([member.config for member in members])
         self.members = tuple(members)
         self.temperature = temperature
         self.mirror = mirror

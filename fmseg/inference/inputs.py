@@ -8,10 +8,15 @@ from pathlib import Path
 
 from fmseg.errors import UsageError
 from fmseg.files import natural_key
+from fmseg.records.cases import is_image_file
 from fmseg.records.dataset import IMAGE_ENDINGS, CaseFiles, group_channels, strip_ending, visible_files
 
-#: endings that cannot hold label maps: JPEG changes values, DICOM is not written -> what is written instead
-LOSSLESS_ENDING = {".jpg": ".png", ".jpeg": ".png", ".dcm": ".nii.gz", ".dicom": ".nii.gz"}
+#: endings that cannot hold label maps: JPEG and video change values, DICOM, which may have no ending, is not written
+#: -> what is written instead
+LOSSLESS_ENDING = {
+    **dict.fromkeys((".jpg", ".jpeg"), ".png"),
+    **dict.fromkeys((".dcm", ".dicom", "", ".mp4", ".avi"), ".nii.gz"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ def find_inputs(place: Path, target: Callable[[CaseFiles], str] = output_name) -
     if not place.exists():
         raise UsageError(f"{place}: there is no such folder. Type the folder of the images after -i.")
     files = [place] if place.is_file() else visible_files(place)
-    images = [path for path in files if path.name.lower().endswith(IMAGE_ENDINGS)]
+    images = [path for path in files if is_image_file(path)]
     if not images:
         below = "" if place.is_file() or not any(path.is_dir() for path in place.iterdir()) else " (it has subfolders)"
         raise UsageError(f"{place}: there is no image in it{below}. Images end in {', '.join(IMAGE_ENDINGS)}.")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fmseg.errors import BadData, NotReady
 from fmseg.inference.sliding import Sliding
 from fmseg.networks.build import build_network
+from fmseg.networks.heads import NearestHead
 from fmseg.records.labels import ClassScheme, LabelScheme, OutputScheme
 from fmseg.records.run import RunConfig
 from fmseg.registry import load_plugins
@@ -117,21 +118,24 @@ def load_weights(model: nn.Module, path: Path) -> None:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise BadData(f"{path}: this is no whole safetensors file ({error}). Train or import it again.") from error
+    for name, module in model.named_modules():
+        if isinstance(module, NearestHead):
+            module.make_room(tensors, f"{name}.")
     _check_tensors(tensors, model.state_dict(), path)
     model.load_state_dict(tensors)
 
 
-def need_one_plan(members: Sequence[Member]) -> None:
-    """Check that all members see the same prepared images and give the same outputs. Raises BadData if not."""
-    first = members[0].config
-    for member in members[1:]:
+def need_one_plan(configs: Sequence[RunConfig]) -> None:
+    """Check that all runs see the same prepared images and give the same outputs. Raises BadData if not."""
+    first = configs[0]
+    for config in configs[1:]:
         for name, one, other in (
-            ("preprocessing", first.plans.preprocessing, member.config.plans.preprocessing),
-            ("labels", first.plans.labels, member.config.plans.labels),
+            ("preprocessing", first.plans.preprocessing, config.plans.preprocessing),
+            ("labels", first.plans.labels, config.plans.labels),
         ):
             if one != other:
                 raise BadData(
-                    f"The models {first.recipe.name} and {member.config.recipe.name} of {first.plans.dataset} were "
+                    f"The models {first.recipe.name} and {config.recipe.name} of {first.plans.dataset} were "
                     f"trained under different plans ({name}), so they cannot be averaged. Train one of them again."
                 )
 

@@ -50,7 +50,7 @@ class Predictor:
     """An ensemble of trained networks that share one preparation."""
 
     def __init__(self, members: Sequence[Member], *, clean_up: Sequence[CleanUp] = (), mirror: bool = True) -> None:
-        need_one_plan(members)
+        need_one_plan([member.config for member in members])
         self.members = tuple(members)
         self.clean_up = tuple(clean_up)
         self.mirror = mirror

@@ -8,6 +8,7 @@ Legend: B images, n tokens an image, T tokens of all views, D width.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,16 +16,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fmseg.networks.attention import attend
+from fmseg.networks.relations import Place
 
 Shape = tuple[int, int]
 Branch = Callable[[Tensor, Sequence[Shape]], Tensor]
 
 
 class Block(nn.Module):
-    """A layer with the modules, and so the parameter names, of timm's."""
+    """A layer with the modules, and so the parameter names, of timm's.
 
-    def __init__(self, timms: Any) -> None:
+    relation: attention that knows where tokens lie (``relations.py``); None for the plain one.
+    """
+
+    def __init__(self, timms: Any, relation: nn.Module | None = None) -> None:
         super().__init__()
+        self.relation = relation
         self.norm1, self.attn, self.ls1 = timms.norm1, timms.attn, timms.ls1
         self.norm2, self.mlp, self.ls2 = timms.norm2, timms.mlp, timms.ls2
         self.set_drop(0.0, int)
@@ -33,13 +39,23 @@ class Block(nn.Module):
         """Set the share of the images that a branch leaves out in training; round_kept: how many then stay."""
         self.drop_rate, self.round_kept = rate, round_kept
 
-    def forward(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
-        """Return the tokens (T, D) after this layer. shapes: (images, tokens per image) of each size of view."""
-        tokens = self._add(self._attention, tokens, shapes)
+    def forward(self, tokens: Tensor, shapes: Sequence[Shape], places: Sequence[Place] = ()) -> Tensor:
+        """Return the tokens (T, D) after this layer.
+
+        shapes: (images, tokens per image) of each size of view; places: where its tokens lie, for a ``relation``.
+        """
+        tokens = self._add(partial(self._attention, places=places), tokens, shapes)
         return self._add(self._mlp, tokens, shapes)
 
-    def _attention(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
-        mixed = attend(self.attn.qkv(self.norm1(tokens)), list(shapes), self.attn.num_heads)
+    def _attention(self, tokens: Tensor, shapes: Sequence[Shape], places: Sequence[Place]) -> Tensor:
+        qkv = self.attn.qkv(self.norm1(tokens))
+        if self.relation is None:
+            mixed = attend(qkv, list(shapes), self.attn.num_heads)
+        else:
+            parts = qkv.split([count * length for count, length in shapes])
+            found = zip(parts, shapes, places, strict=True)
+            bias = self.attn.qkv.bias
+            mixed = torch.cat([self.relation(qkv.unflatten(0, s), place, bias).flatten(0, 1) for qkv, s, place in found])
         return _scaled_linear(self.attn.proj, self.ls1, mixed)
 
     def _mlp(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:

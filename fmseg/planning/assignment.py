@@ -8,13 +8,11 @@ from fmseg.records.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The cases of one run, and where it starts from."""
+    """The cases of one run."""
 
     plans: Plans
     cases: Fold
     #: of the fold or split
     number: int
-    #: auto, scratch, or the name of a foundation checkpoint
-    start: str
     #: the numbers common to all recipes, where they are others than the plan's
     planned: Recipe | None = None

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fmseg.errors import UnknownName
-from fmseg.records.foundation import Foundation
+from fmseg.records.foundation import Foundation, named_foundation
 from fmseg.records.plans import Plans
 from fmseg.records.run import Initialisation
-from fmseg.registry import unknown
 
 #: folder and card of a checkpoint
 Found = tuple[Path, Foundation]
@@ -25,11 +23,7 @@ def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found
             name="scratch", sha256="", because="starting from scratch, as asked, or as the other folds did"
         )
     if init != "auto":
-        named = [(folder, card) for folder, card in found if card.name == init]
-        if not named:
-            names = unknown("foundation checkpoint", init, [card.name for _, card in found])
-            raise UnknownName(f"{names} 'fmseg pretrain' makes one.")
-        chosen, why = named[0], "as asked, or as the other folds did"
+        chosen, why = named_foundation(found, init), "as asked, or as the other folds did"
     else:
         fitting = [
             (folder, card)

@@ -21,6 +21,8 @@ class BenchmarkScore(Record):
     recipe: str
     #: scratch, or a foundation checkpoint
     start: str
+    #: whether its network is the one that foundation checkpoints are of; other ones are baselines
+    takes_foundation: bool
     settings: dict[str, str]
     #: what ``score`` is, as Dice or macro F1
     measure: str

@@ -8,13 +8,17 @@ Severity = Literal["error", "warning", "note"]
 
 
 class Finding(Part):
-    """One thing that the doctor found: what, where, and how to mend it."""
+    """One thing that the doctor found: what, where, why it matters, and how to mend it."""
 
     severity: Severity
     #: the file or case it is about, relative to the raw dataset where possible
     where: str
     problem: str
     mend: str
+    #: what would come of it
+    why: str = ""
+    #: the cases that it is about; those of single files are filled in by the doctor
+    cases: tuple[str, ...] = ()
 
 
 class Intensity(Part):
@@ -60,6 +64,8 @@ class CaseFacts(Part):
     patient: str
     #: 16 hexadecimal digits per 2D image: alike where images look alike; empty if it was not measured
     looks: str = ""
+    #: a salted hash of the patient that the file's header names (DICOM); empty where none is named
+    header_patient: str = ""
 
 
 class ClassFacts(Part):

@@ -1,6 +1,6 @@
 """A foundation checkpoint: backbone.safetensors and this card beside it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -114,6 +114,15 @@ def find_foundations(folder: Path) -> list[tuple[Path, Foundation]]:
     return [(path.parent, Foundation.load(path)) for path in sorted(folder.glob(f"*/*/{CARD}"))]
 
 
+def named_foundation(found: Sequence[tuple[Path, Foundation]], name: str) -> tuple[Path, Foundation]:
+    """Return folder and card of a checkpoint. Raises UnknownName, with the nearest name, if it is not there."""
+    for folder, card in found:
+        if card.name == name:
+            return folder, card
+    names = unknown("foundation checkpoint", name, [card.name for _, card in found])
+    raise UnknownName(f"{names} 'fmseg pretrain' makes one.")
+
+
 def choose_foundation(folder: Path, name: str | None) -> tuple[Path, Foundation]:
     """Return folder and card of a checkpoint; without a name the one that has seen most, of those that have learned.
 
@@ -121,10 +130,7 @@ def choose_foundation(folder: Path, name: str | None) -> tuple[Path, Foundation]
     """
     found = find_foundations(folder)
     if name is not None:
-        named = [each for each in found if each[1].name == name]
-        if not named:
-            raise UnknownName(unknown("foundation checkpoint", name, [card.name for _, card in found]))
-        return named[0]
+        return named_foundation(found, name)
     if not found:
         raise NotReady(f"{folder} holds no foundation checkpoint yet. Make one with: fmseg pretrain")
     return max(found, key=lambda each: (each[1].has_learned, each[1].total_samples))

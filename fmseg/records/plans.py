@@ -1,7 +1,11 @@
 """What was decided: every number of preprocessing, pretraining and finetuning, each with its reason."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from pydantic import Field
 
 from fmseg.records.labels import OutputScheme
 from fmseg.records.recipe import Recipe
@@ -41,7 +45,7 @@ class Preprocessing(Part):
     image_size: tuple[int, int]
     #: (y, x) in mm; None in mode fit
     spacing_mm: tuple[float, float] | None
-    #: channels of the network's input: 1 for grey images saved as RGB
+    #: channels of the network's input: 1 for grey images saved as RGB; those of its neighbours included
     channels: int
     #: to [0, 1]: of the 8-bit range, between percentiles of each image, or between two fixed values of the set
     intensity: Literal["eight_bit", "image_percentiles", "fixed_window"]
@@ -51,10 +55,18 @@ class Preprocessing(Part):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     store_dtype: Literal["uint8", "float16"]
+    #: slices or frames on each side that are shown as further channels; the first and last slice stand for those
+    #: that are not there
+    neighbours: int = Field(default=0, ge=0, le=8, exclude_if=lambda value: not value)
+
+    @property
+    def file_channels(self) -> int:
+        """Channels of one slice."""
+        return self.channels // (2 * self.neighbours + 1)
 
 
 class Architecture(Part):
-    """A plain ViT."""
+    """A ViT: a plain one, unless one of the last fields, which other people's weights need, says otherwise."""
 
     name: str
     patch_size: int
@@ -73,6 +85,29 @@ class Architecture(Part):
     #: how the position grid is resampled: by size, or by DINOv2's scale factor with offset 0.1
     position_interpolation: Literal["size", "offset"]
     position_antialias: bool
+    #: of the MLP; a gated one (swiglu) has its own
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
+    class_token: bool = True
+    #: whether the tokens carry an embedding of their position
+    absolute_positions: bool = True
+    #: what attention knows of positions: nothing; rotations of queries and keys (RoPE); a table of biases by distance;
+    #: biases by the query and its distance along each axis
+    relation: Literal["none", "rotary", "table", "decomposed"] = "none"
+    #: side, in patches, of the windows that attention stays within, only with "decomposed"; 0: no windows
+    window: int = 0
+    #: blocks, counted from 0, that attend to the whole image in spite of ``window``
+    global_blocks: tuple[int, ...] = ()
+    #: LayerNorm before the first block, and after the last
+    input_norm: bool = False
+    output_norm: bool = True
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Say what sets a ViT apart from a plain one only where it does: records of plain ones stay as they were."""
+        fields = type(self).model_fields
+        values: dict[str, Any] = dump(self)
+        plain = [name for name in values if not fields[name].is_required() and getattr(self, name) == fields[name].default]
+        return {name: value for name, value in values.items() if name not in plain}
 
 
 class Views(Part):

@@ -1,7 +1,7 @@
 """What a benchmark came to: the paper's Table 1 (mean and standard error), and Figure 1b (score by number of labels).
 
-Rows are starting points; a recipe that has none but random weights, beside recipes that have others, is a row of its
-own. Columns are dataset and regime, and the recipe where several recipes take a starting point.
+Rows are starting points; a baseline, whose network no foundation checkpoint is of, is a row of its own. Columns are
+dataset and regime, and the recipe where several of them take a starting point.
 """
 
 import csv
@@ -113,16 +113,14 @@ def draw_label_curves(scores: Sequence[BenchmarkScore], picture: Path, table: Pa
 
 def _placed(scores: Sequence[BenchmarkScore]) -> Iterable[tuple[BenchmarkScore, str, Column]]:
     """Yield each score with its row and column."""
-    starts: dict[tuple[str, str], set[str]] = {}
     for score in scores:
-        starts.setdefault((score.dataset, score.recipe), set()).add(score.start)
-    for score in scores:
-        spread = [name for (dataset, name), found in starts.items() if dataset == score.dataset and found != {SCRATCH}]
-        if score.recipe in spread:
-            row, recipe = score.start, score.recipe if len(spread) > 1 else ""
+        others = [each.recipe for each in scores if each.dataset == score.dataset and each.takes_foundation]
+        recipes = list(dict.fromkeys(others))
+        if score.takes_foundation:
+            row, recipe = score.start, score.recipe if len(recipes) > 1 else ""
         else:
             # a baseline stands in the columns of the first recipe that takes a starting point
-            row, recipe = f"{score.recipe}, {SCRATCH}", spread[0] if len(spread) > 1 else ""
+            row, recipe = f"{score.recipe}, {score.start}", recipes[0] if len(recipes) > 1 else ""
         yield score, row, Column(score.dataset, score.tested_on, score.regime, recipe, score.measure)
 
 

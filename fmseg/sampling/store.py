@@ -3,15 +3,18 @@
     images-00000.bin ...   about 1 GB each: per image one compressed blob, right behind it that of its label map
     index.npy              one row of 24 bytes per image: where its blobs lie, how long they are, its size
     cases.json             case names, and the first image of each
+    keys.npy               8 bytes a case, by which one that has not changed is known when the set grows
     store.json             what all this was made from and how long it is; written last, so a store that has it is whole
 
 Two million images make 55 shards and an index of 48 MB, which is mapped, not read. Blobs are blosc2 with zstd: for
-uint8 without shuffling, which only costs time there. One process writes (``StoreWriter``), many read.
+uint8 without shuffling, which only costs time there. One process writes (``StoreWriter``), many read. A store that has
+grown has its index under another name, ``index-00001.npy``, so that the one before stays whole until it is done.
 """
 
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,7 @@ ROW = np.dtype(
     [("shard", "<u4"), ("offset", "<u4"), ("image", "<u4"), ("label", "<u4"), ("height", "<u4"), ("width", "<u4")]
 )
 #: of Preprocessing: what changes the stored values; mean and std are applied later
-STORED_BY = ("size_mode", "image_size", "spacing_mm", "channels", "intensity", "window", "store_dtype")
+STORED_BY = ("size_mode", "image_size", "spacing_mm", "channels", "intensity", "window", "store_dtype", "neighbours")
 
 
 def store_folder(prepared: Path, plans: Plans) -> Path:
@@ -38,8 +41,46 @@ def store_folder(prepared: Path, plans: Plans) -> Path:
 
 def store_digest(preprocessing: Preprocessing, content_hash: str) -> str:
     """Return a digest of all that decides the content of a store."""
-    values = preprocessing.model_dump(mode="json", include=set(STORED_BY))
+    values = preprocessing.model_dump(mode="json", include=set(STORED_BY))  # what is off is left out
     return sha256(json.dumps([FORMAT, content_hash, values], sort_keys=True).encode())
+
+
+def preparation_digest(preprocessing: Preprocessing) -> str:
+    """Return a digest of how cases are prepared, whichever they are."""
+    return store_digest(preprocessing, "")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFiles:
+    """The files beside the shards, of one generation of a store."""
+
+    folder: Path
+    #: how often it has grown
+    generation: int
+
+    @property
+    def index(self) -> Path:
+        """Rows of the images."""
+        return self._path("index", "npy")
+
+    @property
+    def cases(self) -> Path:
+        """Names and first images of the cases."""
+        return self._path("cases", "json")
+
+    @property
+    def keys(self) -> Path:
+        """Keys of the cases."""
+        return self._path("keys", "npy")
+
+    @property
+    def are_there(self) -> bool:
+        """Whether all of them are."""
+        return all(path.exists() for path in (self.index, self.cases, self.keys))
+
+    def _path(self, stem: str, ending: str) -> Path:
+        suffix = f"-{self.generation:05d}" if self.generation else ""
+        return self.folder / f"{stem}{suffix}.{ending}"
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -62,7 +103,9 @@ class Store:
         self.channels: int = facts["channels"]
         self.dtype = np.dtype(facts["dtype"])
         self._shard_bytes: list[int] = facts["shard_bytes"]
-        self._index = np.load(folder / "index.npy", mmap_mode="r", allow_pickle=False)
+        # stores that were made before they could grow do not say
+        self._kept = KeptFiles(folder, facts.get("generation", 0))
+        self._index = np.load(self._kept.index, mmap_mode="r", allow_pickle=False)
         self._files: dict[int, int] = {}
         self._check(facts["num_images"])
 
@@ -107,13 +150,13 @@ class Store:
     @property
     def case_names(self) -> list[str]:
         """Names of the cases, in the order of the dataset."""
-        names: list[str] = read_json(self.folder / "cases.json")["names"]
+        names: list[str] = read_json(self._kept.cases)["names"]
         return names
 
     @cached_property
     def cases(self) -> dict[str, range]:
         """Case name -> its images, in the order of the dataset."""
-        value = read_json(self.folder / "cases.json")
+        value = read_json(self._kept.cases)
         ends = [*value["first"][1:], len(self)]
         return {name: range(first, end) for name, first, end in zip(value["names"], value["first"], ends, strict=True)}
 

@@ -1,8 +1,11 @@
-"""The one writer of a store: appends cases in order, and goes on where a killed one stopped.
+"""The one writer of a store: appends cases, and goes on where a killed one stopped.
 
 Shards are flushed to the disk every few seconds, then the cases that lie in them are entered in a journal. After
 a kill, the shards are cut back to the last case of the journal; so the bytes of a finished store do not depend
 on interruptions, nor on how many processes compressed the images.
+
+A finished store of which cases can be kept is added to: its shards, its index and its description stay as they are
+until ``finish`` puts a new description in the place of the old one.
 """
 
 import json
@@ -19,10 +22,12 @@ import numpy as np
 from fmseg.errors import BadData
 from fmseg.files import append_lines, read_json, stream_lines, writable, write_bytes, write_json, writing
 from fmseg.imaging.case import Array
-from fmseg.sampling.store import FORMAT, ROW, file_size, shard_path
+from fmseg.sampling.store import FORMAT, ROW, KeptFiles, file_size, shard_path
+from fmseg.sampling.store_growth import Base, Wanted, merged
 
 logger = logging.getLogger(__name__)
 
+JOURNAL = "journal.jsonl"
 SHARD_BYTES = 2**30
 #: at most so much work is lost when the process is killed
 FLUSH_SECONDS = 2.0
@@ -49,11 +54,27 @@ def encode_case(images: Array, labels: Array | None) -> EncodedCase:
     return EncodedCase(images.shape[1], images.dtype.name, blobs)
 
 
+def is_finished(folder: Path, digest: str) -> bool:
+    """Return whether a store is done; then remove what is left of its making, and of the one before."""
+    path = folder / "store.json"
+    facts = read_json(path) if path.exists() else {}
+    if facts.get("digest") != digest:
+        return False
+    (folder / JOURNAL).unlink(missing_ok=True)
+    files = KeptFiles(folder, facts.get("generation", 0))
+    shards = {shard_path(folder, number) for number in range(len(facts["shard_bytes"]))}
+    _remove_others(folder, {files.index, files.cases, files.keys, *shards})
+    return True
+
+
 class StoreWriter:
     """Writes a store into ``folder``; what was begun there under the same digest is kept, else removed."""
 
-    def __init__(self, folder: Path, digest: str, *, shard_bytes: int = SHARD_BYTES) -> None:
-        self.folder, self.digest, self.shard_bytes = folder, digest, shard_bytes
+    def __init__(
+        self, folder: Path, digest: str, *, wanted: Wanted | None = None, shard_bytes: int = SHARD_BYTES
+    ) -> None:
+        """wanted: all cases of the store, in their order; without them a finished one is never added to."""
+        self.folder, self.digest, self.shard_bytes, self.wanted = folder, digest, shard_bytes, wanted
         #: case -> reason, for those left out
         self.skipped: dict[str, str] = {}
         self._names: list[str] = []
@@ -64,22 +85,23 @@ class StoreWriter:
         self._number, self._end = 0, 0
         self._pending: list[str] = []
         self._flushed = time.monotonic()
-        self._journal = folder / "journal.jsonl"
+        self._journal = folder / JOURNAL
         with writable(folder):
             pass
-        self.is_complete = self._has_finished()
+        self.is_complete = is_finished(self.folder, digest)
+        self.base = None if self.is_complete else Base.of(folder, wanted)
         if not self.is_complete:
             self._resume()
 
     @property
     def num_done(self) -> int:
-        """Number of cases that were written or skipped."""
-        return len(self._names) + len(self.skipped)
+        """Number of cases that were written, skipped or kept."""
+        return len(self._names) + len(self.skipped) + (self.base.num_kept if self.base else 0)
 
     @property
     def done_cases(self) -> frozenset[str]:
         """Names of the cases that need not be appended again."""
-        return frozenset(self._names) | frozenset(self.skipped)
+        return frozenset(self._names) | frozenset(self.skipped) | frozenset(self.base.kept_names if self.base else ())
 
     def append(self, case: str, images: Array, labels: Array | None) -> None:
         """Append (Z, C, h, w) uint8 or float16 and its label maps (Z, h, w)."""
@@ -106,26 +128,32 @@ class StoreWriter:
             raise BadData(f"{self.folder}: there is no usable image in this dataset. See its doctor's findings.")
         self._flush()
         self._close()
-        index = np.frombuffer(self._rows, np.uint32).astype("<u4").view(ROW)
-        with writing(self.folder / "index.npy") as temporary, open(temporary, "wb") as file:
-            np.lib.format.write_array(file, index, allow_pickle=False)
-        cases = {"names": self._names, "first": self._first.tolist()}
-        with writing(self.folder / "cases.json") as temporary, open(temporary, "w", encoding="utf-8") as text:
-            json.dump(cases, text, ensure_ascii=False)
-        shards = range(self._number + 1)
+        rows = np.frombuffer(self._rows, np.uint32).astype("<u4").view(ROW)
+        names, first, keys = self._names, np.array(self._first, np.int64), None
+        if self.wanted is not None:
+            ends = np.append(first, len(rows))
+            names, first, rows, keys = merged(self.base, self.wanted, names, ends, rows)
+        files = KeptFiles(self.folder, self.base.generation + 1 if self.base else 0)
+        _write_array(files.index, rows)
+        if keys is not None:
+            _write_array(files.keys, keys)
+        with writing(files.cases) as temporary, open(temporary, "w", encoding="utf-8") as text:
+            json.dump({"names": names, "first": first.tolist()}, text, ensure_ascii=False)
+        shards = range(self._number + bool(self._end))
         facts = {
             "format": FORMAT,
             "digest": self.digest,
+            "preparation": self.wanted.preparation if self.wanted else "",
+            "generation": files.generation,
             "channels": self._kind[0],
             "dtype": self._kind[1],
-            "num_images": len(index),
-            "num_cases": len(self._names),
+            "num_images": len(rows),
+            "num_cases": len(names),
             "num_skipped": len(self.skipped),
             "shard_bytes": [shard_path(self.folder, number).stat().st_size for number in shards],
         }
         write_json(self.folder / "store.json", facts)
-        self._journal.unlink()
-        self.is_complete = True
+        self.is_complete = is_finished(self.folder, self.digest)
 
     def _write(self, image: bytes, label: bytes, height: int, width: int) -> list[int]:
         if self._end >= self.shard_bytes:
@@ -167,30 +195,34 @@ class StoreWriter:
             self._shard.close()
             self._shard = None
 
-    def _has_finished(self) -> bool:
-        path = self.folder / "store.json"
-        if not path.exists() or read_json(path).get("digest") != self.digest:
-            return False
-        self._journal.unlink(missing_ok=True)
-        return True
-
     def _resume(self) -> None:
         """Take over what the journal says is on the disk, and remove the rest."""
-        (self.folder / "store.json").unlink(missing_ok=True)
-        head = json.dumps({"digest": self.digest, "format": FORMAT, "shard_bytes": self.shard_bytes})
-        ends = self._take_over(f"{head}\n".encode())
-        if any(file_size(shard_path(self.folder, number)) < end for number, end in ends.items()):
-            logger.warning("%s: shards are shorter than the journal says; preparing all images anew", self.folder)
-            self.skipped, self._names, self._kind = {}, [], None
-            self._first, self._rows = array("q"), array("I")
-            ends = {}
-        if self.num_done:
-            logger.info("going on after %d cases", self.num_done)
+        head = {"digest": self.digest, "format": FORMAT, "shard_bytes": self.shard_bytes}
+        if self.base is None:
+            (self.folder / "store.json").unlink(missing_ok=True)
         else:
-            write_bytes(self._journal, f"{head}\n".encode())
-        for path in self.folder.glob("images-*.bin"):
-            if path not in {shard_path(self.folder, number) for number in ends}:
-                path.unlink()
+            head["base"] = self.base.digest
+            self._kind = self.base.kind
+        first_line = f"{json.dumps(head)}\n".encode()
+        ends = self._take_over(first_line)
+        if any(file_size(shard_path(self.folder, number)) < end for number, end in ends.items()):
+            logger.warning("%s: shards are shorter than the journal says; preparing their images anew", self.folder)
+            self.skipped, self._names = {}, []
+            self._first, self._rows = array("q"), array("I")
+            self._kind = self.base.kind if self.base else None
+            ends = {}
+        if self._names or self.skipped:
+            logger.info("going on after %d cases", len(self._names) + len(self.skipped))
+        else:
+            write_bytes(self._journal, first_line)
+        shards, kept = set(ends), set[Path]()
+        if self.base is not None:
+            logger.info("%d cases are prepared already", self.base.num_kept)
+            files = KeptFiles(self.folder, self.base.generation)
+            shards |= set(range(len(self.base.shard_bytes)))
+            kept = {files.index, files.cases, files.keys}
+            self._number = len(self.base.shard_bytes)
+        _remove_others(self.folder, kept | {shard_path(self.folder, number) for number in shards})
         if ends:
             self._number, self._end = max(ends.items())
             os.truncate(shard_path(self.folder, self._number), self._end)
@@ -212,6 +244,18 @@ class StoreWriter:
             ends |= {row[0]: sum(row[1:4]) for row in entry["rows"]}
         os.truncate(self._journal, length)  # a torn last line
         return ends
+
+
+def _remove_others(folder: Path, own: set[Path]) -> None:
+    """Remove the files of a store that are not its own any more."""
+    for pattern in ("images-*.bin", "index*.npy", "keys*.npy", "cases*.json"):
+        for path in set(folder.glob(pattern)) - own:
+            path.unlink()
+
+
+def _write_array(path: Path, values: Array) -> None:
+    with writing(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array(file, values, allow_pickle=False)
 
 
 def _compressed(values: Array) -> bytes:

@@ -1,4 +1,4 @@
-"""One function over many cases in several processes, with the results in order.
+"""One function over many cases in several processes, here or on a cluster, with the results in order.
 
 The processes are forked from a small server that has imported nothing but the function's module: no thread and
 no device of the parent is copied. A process that dies (a decoder that crashes, too little memory) costs its
@@ -19,12 +19,15 @@ from multiprocessing.connection import wait
 from typing import Generic, TypeVar
 
 from fmseg.registry import load_plugins
+from fmseg.sampling.cluster import Cluster
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 #: so many chunks of work lie ready per process
 CHUNKS_AHEAD = 3
+#: chunks are so many times as long on a cluster: its scheduler takes some thousand a second, whatever is in them
+CLUSTER_CHUNKS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,17 @@ class Workers(Generic[T, R]):
     preload: str
     plugins: tuple[str, ...] = ()
     chunk_size: int = 8
+    #: works instead of processes of this machine
+    cluster: Cluster | None = None
 
     def map(self, items: Sequence[T]) -> Iterator[R]:
         """Yield the result for each item, in order."""
+        if self.cluster is not None:
+            chunk_size = CLUSTER_CHUNKS * self.chunk_size if self.chunk_size > 1 else 1
+            yield from self.cluster.map(
+                self.function, self.on_death, items, plugins=self.plugins, chunk_size=chunk_size
+            )
+            return
         if self.num_processes == 0 or len(items) < 2:
             yield from map(self.function, items)
             return

@@ -14,20 +14,25 @@ from fmseg.errors import BadData
 from fmseg.files import locked
 from fmseg.imaging.measure import facts_of_dead, measure_case, read_facts
 from fmseg.imaging.pooling import pool_facts
-from fmseg.planning.patients import patients_of
+from fmseg.planning.patients import patient_salt, patients_of, source_with_headers
 from fmseg.records.cases import CaseFiles, CaseNames, Chosen, unique_cases
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import LabelScheme
 from fmseg.sampling.case_journal import CaseJournal
+from fmseg.sampling.cluster import cluster_at
 from fmseg.sampling.workers import Workers
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
 
-def fingerprint(workspace: Workspace, name: str, *, num_processes: int, fresh: bool = False) -> Fingerprint:
+def fingerprint(
+    workspace: Workspace, name: str, *, num_processes: int, cluster: str | None = None, fresh: bool = False
+) -> Fingerprint:
     """Measure dataset ``name`` and save what was found. ``fresh`` reads all files again.
+
+    cluster: address of a Dask scheduler, whose workers read the files instead of processes of this machine.
 
     Raises BadData if there is no readable image; files that are bad one by one become findings.
     """
@@ -47,16 +52,20 @@ def fingerprint(workspace: Workspace, name: str, *, num_processes: int, fresh: b
     with locked(folder, "its fingerprint"):
         if fresh:
             path.unlink(missing_ok=True)
-        journal = CaseJournal(path, cases, labels, patients)
+        salt = patient_salt(workspace.preprocessed)
+        journal = CaseJournal(path, cases, labels, patients, headers_count=not declared)
         missing = journal.missing
         if len(missing):
             logger.info("%s: %d cases, %d of them to be measured", name, len(cases), len(missing))
         workers = Workers(
-            functools.partial(_measure, labels=labels, reader=dataset.declaration.overwrite_image_reader_writer),
+            functools.partial(
+                _measure, labels=labels, reader=dataset.declaration.overwrite_image_reader_writer, salt=salt
+            ),
             functools.partial(_dead, labels=labels),
             num_processes,
             preload="fmseg.stages.fingerprint",
             plugins=workspace.plugins,
+            cluster=cluster_at(cluster, cases),
         )
         results = workers.map(_WithPatients(Chosen(cases, missing), patients))
         measured = track(results, "measuring", len(cases), len(cases) - len(missing), unit="files")
@@ -64,6 +73,8 @@ def fingerprint(workspace: Workspace, name: str, *, num_processes: int, fresh: b
             journal.append(number, line)
         journal.settle()
         result = pool_facts(dataset, read_facts(path), source, declared)
+        if not declared:
+            result = source_with_headers(result, read_facts(path))
         result.save(folder / "dataset_fingerprint.json")
     return result
 
@@ -88,8 +99,8 @@ class _WithPatients(Sequence[tuple[CaseFiles, str]]):
         return case, self.patient_of[case.name]
 
 
-def _measure(item: tuple[CaseFiles, str], *, labels: LabelScheme | None, reader: str | None) -> str:
-    return measure_case(item[0], labels, item[1], reader=reader).model_dump_json()
+def _measure(item: tuple[CaseFiles, str], *, labels: LabelScheme | None, reader: str | None, salt: bytes) -> str:
+    return measure_case(item[0], labels, item[1], reader=reader, salt=salt).model_dump_json()
 
 
 def _dead(item: tuple[CaseFiles, str], *, labels: LabelScheme | None) -> str:

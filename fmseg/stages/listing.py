@@ -12,7 +12,7 @@ from fmseg.workspace import Workspace, dataset_id
 
 Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 
-KINDS = ("datasets", "foundations", "recipes", "decoders", "heads", "losses", "readers", "planners")
+KINDS = ("datasets", "foundations", "recipes", "networks", "decoders", "heads", "losses", "readers", "planners")
 
 
 def listing(workspace: Workspace, what: str) -> Table:
@@ -93,6 +93,11 @@ def _registered(what: str) -> list[str]:
         from fmseg.networks.classifier import heads
 
         return heads.names()
+    if what == "networks":
+        from fmseg.networks.classifier import classifiers
+        from fmseg.networks.segmenter import segmenters
+
+        return sorted({*segmenters.names(), *classifiers.names()})
     from fmseg.networks.decoders import decoders
 
     return decoders.names()

@@ -1,7 +1,8 @@
 """Prepare every image of a dataset as its plan says, and pack them into a store.
 
-Processes read, prepare and compress; this one writes, in the order of the dataset. A killed run continues. Of an
-unlabelled set, files that cannot be read are left out and listed in ``skipped.jsonl``; a labelled one must be whole.
+Processes read, prepare and compress; this one writes, in the order of the dataset. A killed run continues, and a set
+that has grown keeps what is prepared of it. Of an unlabelled set, files that cannot be read are left out and listed in
+``skipped.jsonl``; a labelled one must be whole.
 """
 
 import functools
@@ -9,7 +10,7 @@ import json
 import logging
 import shutil
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,21 +23,21 @@ from fmseg.imaging.case import BadFile
 from fmseg.imaging.measure import read_facts, refuse_errors
 from fmseg.imaging.prepare import prepare, prepare_label, prepared_size
 from fmseg.imaging.readers import read_case, read_label
+from fmseg.imaging.survey import is_too_many
 from fmseg.records.cases import CaseFiles, CaseNames, Chosen, unique_cases
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import CaseFacts, Fingerprint
 from fmseg.records.plans import Plans, Preprocessing
 from fmseg.sampling.case_journal import CaseJournal
-from fmseg.sampling.store import store_digest, store_folder
-from fmseg.sampling.store_writer import EncodedCase, StoreWriter, encode_case
+from fmseg.sampling.cluster import cluster_at
+from fmseg.sampling.store import preparation_digest, store_digest, store_folder
+from fmseg.sampling.store_growth import Wanted, case_key
+from fmseg.sampling.store_writer import EncodedCase, StoreWriter, encode_case, is_finished
 from fmseg.sampling.workers import Workers
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-#: of an unlabelled set may be unreadable; more of them point to something else than bad files
-MAX_SKIPPED_SHARE = 0.05
-ALWAYS_SKIPPED = 10
 #: cases whose prepared size is measured where the disk may be too small
 SPACE_SAMPLE = 64
 SPACE_MARGIN = 1.05
@@ -45,8 +46,12 @@ SPACE_MARGIN = 1.05
 Result = EncodedCase | str
 
 
-def preprocess(workspace: Workspace, name: str, plans: Plans | None = None, *, num_processes: int) -> Path:
+def preprocess(
+    workspace: Workspace, name: str, plans: Plans | None = None, *, num_processes: int, cluster: str | None = None
+) -> Path:
     """Make the store of a plan (plans.json if none is given) and return its folder.
+
+    cluster: address of a Dask scheduler, whose workers prepare the images instead of processes of this machine.
 
     Raises NotReady if the plan is missing, or older than the fingerprint, or the fingerprint older than the
     images; BadData for bad files of a labelled set.
@@ -58,11 +63,14 @@ def preprocess(workspace: Workspace, name: str, plans: Plans | None = None, *, n
     cases = unique_cases(dataset.training_cases())
     with locked(folder, "its images"):
         _check_current(workspace, dataset, plans, cases)
-        writer = StoreWriter(store_folder(folder, plans), store_digest(plans.preprocessing, plans.content_hash))
-        if writer.is_complete:
+        target, digest = store_folder(folder, plans), store_digest(plans.preprocessing, plans.content_hash)
+        if is_finished(target, digest):
             logger.info("%s: the images of plan %s are prepared already", name, plans.name)
-            return writer.folder
+            return target
         reasons = _broken(dataset, read_facts(folder / "cases.jsonl"), len(cases))
+        work = Work.of(read_facts(folder / "cases.jsonl"), plans.preprocessing)
+        wanted = Wanted(CaseNames(cases), work.keys, preparation_digest(plans.preprocessing))
+        writer = StoreWriter(target, digest, wanted=wanted)
         done = writer.done_cases
         for case, reason in reasons.items():
             if case not in done:
@@ -70,10 +78,17 @@ def preprocess(workspace: Workspace, name: str, plans: Plans | None = None, *, n
         done = writer.done_cases
         numbers = np.array([number for number, case in enumerate(CaseNames(cases)) if case not in done], np.int64)
         del done
-        work = Work.of(read_facts(folder / "cases.jsonl"), numbers, plans.preprocessing)
-        waiting = Chosen(cases, numbers)
-        workers = _workers(workspace, dataset, plans, num_processes, chunk_size=1 if work.has_volumes else 8)
-        _check_space(writer.folder, work, waiting, workers)
+        work, waiting = work.take(numbers), Chosen(cases, numbers)
+        workers = Workers(
+            _preparing(dataset, plans),
+            _dead,
+            num_processes,
+            preload="fmseg.stages.preprocess",
+            plugins=workspace.plugins,
+            chunk_size=1 if work.has_volumes else 8,
+            cluster=cluster_at(cluster, waiting),
+        )
+        _check_space(target, work, waiting, workers)
         for case, result in track(workers.map(waiting), "preparing", len(cases), writer.num_done, unit="files"):
             if isinstance(result, EncodedCase):
                 writer.append_encoded(case, result)
@@ -106,21 +121,32 @@ def _check_current(workspace: Workspace, dataset: Dataset, plans: Plans, cases: 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What there is to prepare."""
+    """What there is to prepare, (N,) each."""
 
-    #: of each case, once prepared and before it is compressed, (N,)
+    #: of each case, once prepared and before it is compressed
     num_bytes: np.ndarray
-    has_volumes: bool
+    num_slices: np.ndarray
+    #: by which a case that has not changed is known
+    keys: np.ndarray
 
     @classmethod
-    def of(cls, facts: Iterable[CaseFacts], numbers: np.ndarray, preprocessing: Preprocessing) -> "Work":
-        """Return the work of the cases with these numbers."""
-        num_bytes, num_slices = array("d"), array("q")
+    def of(cls, facts: Iterable[CaseFacts], preprocessing: Preprocessing) -> "Work":
+        """Return the work of these cases."""
+        num_bytes, num_slices, keys = array("d"), array("q"), array("Q")
         for fact in facts:
             num_bytes.append(_prepared_bytes(fact, preprocessing))
             num_slices.append(fact.shape[0])
-        slices = np.array(num_slices, np.int64)[numbers]
-        return cls(np.array(num_bytes)[numbers], bool((slices > 1).any()))
+            keys.append(case_key(fact))
+        return cls(np.array(num_bytes), np.array(num_slices, np.int64), np.array(keys, np.uint64))
+
+    def take(self, numbers: np.ndarray) -> "Work":
+        """Return the work of the cases with these numbers."""
+        return Work(self.num_bytes[numbers], self.num_slices[numbers], self.keys[numbers])
+
+    @property
+    def has_volumes(self) -> bool:
+        """Whether a case has several slices."""
+        return bool((self.num_slices > 1).any())
 
 
 def _prepared_bytes(fact: CaseFacts, preprocessing: Preprocessing) -> float:
@@ -166,16 +192,14 @@ def _broken(dataset: Dataset, facts: Iterable[CaseFacts], num_cases: int) -> dic
     return reasons
 
 
-def _workers(
-    workspace: Workspace, dataset: Dataset, plans: Plans, num_processes: int, *, chunk_size: int
-) -> Workers[CaseFiles, tuple[str, Result]]:
-    prepared = functools.partial(
+def _preparing(dataset: Dataset, plans: Plans) -> Callable[[CaseFiles], tuple[str, Result]]:
+    """Return what turns the files of a case into what is stored of it."""
+    return functools.partial(
         _prepared,
         preprocessing=plans.preprocessing,
         with_labels=dataset.task == "segmentation",
         reader=dataset.declaration.overwrite_image_reader_writer,
     )
-    return Workers(prepared, _dead, num_processes, "fmseg.stages.preprocess", workspace.plugins, chunk_size)
 
 
 def _prepared(
@@ -200,7 +224,7 @@ def _dead(files: CaseFiles) -> tuple[str, Result]:
 
 
 def _check_share(dataset: Dataset, skipped: Mapping[str, str], num_cases: int) -> None:
-    if len(skipped) > max(ALWAYS_SKIPPED, MAX_SKIPPED_SHARE * num_cases):
+    if is_too_many(len(skipped), num_cases):
         case, reason = next(iter(skipped.items()))
         raise BadData(
             f"{dataset.folder}: {len(skipped)} of {num_cases} images cannot be used, for example '{case}': {reason}. "

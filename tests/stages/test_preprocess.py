@@ -192,3 +192,35 @@ def test_a_killed_preprocess_ends_in_the_same_bytes(raw_dataset, tiny_plans, tmp
     assert not (folder / "store.json").exists()
     preprocess(workspace, NAME, plans, num_processes=0)
     assert content(folder) == wanted
+
+
+def test_a_set_that_has_grown_keeps_what_is_prepared(raw_dataset, tiny_plans, monkeypatch):
+    workspace = raw_dataset(num_patients=10)
+    planned(workspace, tiny_plans)
+    folder = preprocess(workspace, NAME, num_processes=0)
+    (old,) = folder.glob("images-*.bin")
+    before = old.read_bytes()
+    raw = workspace.raw_dataset(NAME)
+    images, labels = raw / "imagesTr", raw / "labelsTr"
+    (images / "P02_1_0000.png").unlink()
+    (labels / "P02_1.png").unlink()
+    cv2.imwrite(str(labels / "P03_0.png"), np.ones((48, 48), np.uint8))  # corrected by hand
+    for case in ("P00_7", "P11_0"):
+        cv2.imwrite(str(images / f"{case}_0000.png"), np.full((48, 48), 50, np.uint8))
+        cv2.imwrite(str(labels / f"{case}.png"), np.ones((48, 48), np.uint8))
+    read = []
+    original = module.read_case
+    monkeypatch.setattr(module, "read_case", lambda files, *rest: (read.append(files.name), original(files, *rest))[1])
+    plans = planned(workspace, tiny_plans)
+    store = Store.of(preprocess(workspace, NAME, num_processes=0).parent, plans)
+    assert read == ["P00_7", "P03_0", "P11_0"]
+    assert old.read_bytes() == before
+    cases = Dataset.load(raw).training_cases()
+    assert list(store.cases) == [files.name for files in cases]
+    for files in cases:
+        case = original(files)
+        (index,) = store.cases[files.name]
+        np.testing.assert_array_equal(store.image(index), prepare(case.voxels, case.geometry, plans.preprocessing)[0])
+        np.testing.assert_array_equal(
+            store.label(index), prepare_label(read_label(files.label)[0], case.geometry, plans.preprocessing)[0]
+        )

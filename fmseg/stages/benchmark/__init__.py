@@ -177,6 +177,7 @@ def _score(run: BenchmarkRun, config: RunConfig, name: str, tested: Tested, seco
         split=run.split,
         recipe=run.recipe,
         start=run.start,
+        takes_foundation=run.takes_foundation,
         settings=run.settings,
         measure=measure,
         score=value,

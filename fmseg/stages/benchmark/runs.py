@@ -8,8 +8,10 @@ from typing import Literal
 from fmseg.errors import BadData, NotReady, UsageError
 from fmseg.files import sha256
 from fmseg.imaging.measure import read_facts
-from fmseg.networks.classifier import heads
+from fmseg.networks.classifier import classifiers, heads
+from fmseg.networks.cnn import TIMM_MODELS, find_weights
 from fmseg.networks.decoders import decoders
+from fmseg.networks.segmenter import segmenters
 from fmseg.planning.assignment import Assignment
 from fmseg.planning.budget import forward_flop
 from fmseg.planning.finetuning import adapt_finetuning, finetuning_images_per_s, predicted_fold_seconds
@@ -26,6 +28,10 @@ from fmseg.records.recipe import Recipe, recipes, resolve
 from fmseg.records.run import RunConfig, RunFolder
 from fmseg.sampling.store import Store
 from fmseg.workspace import Workspace, dataset_id
+
+VIT = "vit"
+#: as ``train --init``: what timm has for a network of its own
+TIMM = "timm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ class BenchmarkRun:
     folder: RunFolder
     #: of what it starts from; empty for random weights
     weights_sha256: str
+    #: whether its network is the one that foundation checkpoints are of
+    takes_foundation: bool
     predicted_seconds: float
 
     @property
@@ -154,8 +162,11 @@ class Way:
     recipe: str
     settings: dict[str, str]
     start: str
-    #: None for random weights
+    #: of a foundation checkpoint
     card: Foundation | None
+    #: empty for random weights
+    weights_sha256: str
+    network: str
 
     @property
     def folder(self) -> str:
@@ -184,23 +195,33 @@ def _ways(workspace: Workspace, setting: Setting, starts: Sequence[str]) -> Iter
     wanted = setting.study.recipes or {name: {} for name in setting.plans.recipes}
     for name, settings in wanted.items():
         need_fitting(name, setting.plans)
-        # a network without our backbone has random weights to start from, and nothing else
-        for start in starts if takes_start(name, setting.plans) else (SCRATCH,):
-            chosen, init = choose_start(found, setting.plans, start)
-            yield Way(name, settings, init.name, chosen[1] if chosen else None)
+        network = _resolved(name, setting.plans).network
+        if network != VIT:
+            # no foundation checkpoint has weights for it; only some have any
+            for start in dict.fromkeys((SCRATCH, *([TIMM] if TIMM in starts and network in TIMM_MODELS else []))):
+                file = find_weights(network, workspace.foundations() / TIMM) if start == TIMM else None
+                yield Way(name, settings, start, None, sha256(file.read_bytes()) if file else "", network)
+            continue
+        for start in starts:
+            if start != TIMM:
+                chosen, init = choose_start(found, setting.plans, start)
+                yield Way(name, settings, init.name, chosen[1] if chosen else None, init.sha256, network)
 
 
-def takes_start(name: str, plans: Plans) -> bool:
-    """Return whether a recipe trains the network that foundation checkpoints are of."""
+def _resolved(name: str, plans: Plans) -> Recipe:
     assert plans.finetuning is not None, "a labelled dataset without a plan for its training"
-    return getattr(resolve(name, plans.finetuning, {}), "network", "vit") == "vit"
+    return resolve(name, plans.finetuning, {})
 
 
 def fits(name: str, plans: Plans) -> bool:
     """Return whether a recipe is one for the task of a plan. Raises UnknownName."""
-    assert plans.finetuning is not None, "a labelled dataset without a plan for its training"
-    known = heads if plans.task == "classification" else decoders
-    return resolve(name, plans.finetuning, {}).decoder in known
+    try:
+        recipe = _resolved(name, plans)
+    except NotReady:  # of networks that the plan of such a task has no numbers for
+        return False
+    if plans.task == "classification":
+        return recipe.network in classifiers if recipe.network != VIT else recipe.decoder in heads
+    return recipe.network in segmenters if recipe.network != VIT else recipe.decoder in decoders
 
 
 def need_fitting(name: str, plans: Plans) -> None:
@@ -218,6 +239,8 @@ def _run(workspace: Workspace, setting: Setting, regime: Regime, split: int, cas
     # the seed of weights and order is the split's, so that the spread over splits is that of both
     settings = {"seed": str(split)} | way.settings
     recipe = resolve(way.recipe, adapt_finetuning(planned, way.card)[0], settings)
+    if recipe.patience:
+        raise UsageError("patience would choose the weights by the cases that are tested on. Leave it out.")
     place = workspace.benchmarks() / "runs" / setting.dataset / f"test_{setting.study.test}" / regime.folder
     return BenchmarkRun(
         setting=setting,
@@ -226,9 +249,10 @@ def _run(workspace: Workspace, setting: Setting, regime: Regime, split: int, cas
         recipe=way.recipe,
         start=way.start,
         settings=settings,
-        work=Assignment(plans, cases, split, way.start, planned),
+        work=Assignment(plans, cases, split, planned),
         folder=RunFolder(place / f"{way.folder}__{plans.name}" / f"split_{split}"),
-        weights_sha256=way.card.weights_sha256 if way.card else "",
+        weights_sha256=way.weights_sha256,
+        takes_foundation=way.network == VIT,
         predicted_seconds=_seconds(setting, recipe, way.card, len(cases.val)),
     )
 

@@ -45,6 +45,9 @@ def find_best(workspace: Workspace, name: str, *, max_models: int = 3) -> Select
     picks = [1] + [0] * (len(mates) - 1)
     because = f"{best.name} has the highest out-of-fold {contest.measure}"
     if len(mates) > 1:
+        ahead = contest.share_better(pooled, mates[1][1])
+        if ahead < SURE:
+            because += f" (its lead over {mates[1][0].name} is within the noise: {ahead:.0%} of the resamplings)"
         together = contest.greedy(mates, max_models)
         if sum(map(bool, together)) > 1:
             ensemble, found = title(_counts(mates, together)), contest.together(mates, together)

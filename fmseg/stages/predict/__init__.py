@@ -5,24 +5,28 @@ and report.csv, ``classification.py``, beside it, predictions.csv; both are list
 """
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fmseg.console import track
-from fmseg.errors import NotReady, UsageError
+from fmseg.errors import UsageError
 from fmseg.files import read_json, sha256_file, write_json
+from fmseg.inference.bundles import bundled_exposure, opened
 from fmseg.inference.cases import Failure
-from fmseg.inference.exposure import exposure_of, tell
+from fmseg.inference.exposure import Exposure, exposure_of, tell
 from fmseg.inference.inputs import Inputs, find_inputs
-from fmseg.inference.members import WEIGHTS, Member, find_device, load_members, need_one_plan
-from fmseg.inference.trained import Chosen, chosen_runs, trained_recipes
+from fmseg.inference.members import WEIGHTS, Member, find_device, load_members
+from fmseg.inference.trained import Chosen, check_chosen, chosen_runs, trained_results
+from fmseg.records.bundle import MANIFEST
 from fmseg.records.run import Provenance, RunConfig
 from fmseg.records.seen import Seen
 from fmseg.stages.predict.classification import ClassWriter
 from fmseg.stages.predict.segmentation import LabelMapWriter
 from fmseg.stages.predict.writer import Writer
-from fmseg.workspace import DATASET_NAME, Workspace
+from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -65,23 +69,43 @@ def predict(
     output_folder: Path,
     *,
     dataset: str | None = None,
+    model: Path | None = None,
     overlays: bool = False,
     mirror: bool = True,
     overwrite: bool = False,
+    plugins: Sequence[str] = (),
 ) -> Report:
     """Predict each case of ``input_folder``; label maps on its own grid and in its own format.
 
-    dataset: number, name or part of it; not needed where only one is trained. Files that cannot be read are
+    dataset: number, name or part of it; not needed where only one is trained. model: a .fmseg bundle instead, which
+    may import ``plugins`` and no others. Files that cannot be read are
     named in the report, the others done; what is there already from the same models is kept. Raises UsageError
     if the output folder is the input folder or holds what these models did not make.
     """
-    results = _trained_results(workspace, dataset)
+    if model is not None and dataset is not None:
+        raise UsageError(f"Whose models: those of {model} (-m) or of {dataset} (-d)? Type one of them.")
+    with opened(model, plugins) if model else nullcontext(trained_results(workspace, dataset)) as results:
+        return _predict(
+            workspace, results, input_folder, output_folder, overlays=overlays, mirror=mirror, overwrite=overwrite
+        )
+
+
+def _predict(
+    workspace: Workspace,
+    results: Path,
+    input_folder: Path,
+    output_folder: Path,
+    *,
+    overlays: bool,
+    mirror: bool,
+    overwrite: bool,
+) -> Report:
     chosen = chosen_runs(results)
     kind = WRITERS[RunConfig.load(chosen.runs[0][0] / "run.json").plans.task]
     inputs = find_inputs(input_folder, kind.target)
     logger.info("%s: %s", results.name, chosen.because)
     members = _load(chosen)
-    exposure = exposure_of(workspace, [member.config for member in members])
+    exposure = _exposure(workspace, results, members)
     writer = kind(members, chosen, output_folder, exposure, mirror=mirror, overlays=overlays)
     _check_output(inputs, input_folder, output_folder, writer)
     card = _card(results, chosen, members[0].config.plans.digest(), writer)
@@ -108,22 +132,6 @@ def predict(
     return Report(num_predicted, len(inputs.cases) - len(waiting), tuple(failed), seen, table.path)
 
 
-def _trained_results(workspace: Workspace, dataset: str | None) -> Path:
-    """Return the results of the dataset asked for, or of the only one that has any."""
-    if dataset is not None:
-        # an imported model has results but no data, so names are looked up among the results
-        there = replace(workspace, raw=workspace.results, preprocessed=workspace.results)
-        return workspace.results_of(there.dataset_name(dataset))
-    folders = sorted(workspace.results.glob("Dataset*")) if workspace.results.is_dir() else []
-    trained = [path for path in folders if DATASET_NAME.fullmatch(path.name) and trained_recipes(path)]
-    if not trained:
-        raise NotReady(f"{workspace.results} holds no trained model yet. Train one with: fmseg train 501")
-    if len(trained) > 1:
-        names = ", ".join(path.name for path in trained)
-        raise UsageError(f"Several datasets are trained ({names}). Say whose models predict, as in -d 501.")
-    return trained[0]
-
-
 def _check_output(inputs: Inputs, input_folder: Path, output_folder: Path, writer: Writer) -> None:
     """Refuse to write where the inputs lie."""
     sources = {path.resolve() for case in inputs.cases for path in case.images}
@@ -134,15 +142,15 @@ def _check_output(inputs: Inputs, input_folder: Path, output_folder: Path, write
 
 def _load(chosen: Chosen) -> list[Member]:
     members = load_members(chosen.runs, find_device())
-    digests = {member.config.plans.digest() for member in members}
-    if chosen.plans_digest is not None and digests != {chosen.plans_digest}:
-        folder = chosen.runs[0][0].parents[1]
-        raise NotReady(
-            f"{folder}: models were trained again under another plan since find_best chose. "
-            f"Choose anew with: fmseg find_best {folder.name}"
-        )
-    need_one_plan(members)
+    check_chosen(chosen, [member.config for member in members])
     return members
+
+
+def _exposure(workspace: Workspace, results: Path, members: Sequence[Member]) -> Exposure:
+    """Return what the networks have met: what came with them if they are from elsewhere."""
+    if (results / MANIFEST).exists():
+        return bundled_exposure(results)
+    return exposure_of(workspace, [member.config for member in members])
 
 
 def _card(results: Path, chosen: Chosen, digest: str, writer: Writer) -> dict[str, Any]:

@@ -96,18 +96,10 @@ def _write_overlay(done: Prediction, path: Path) -> None:
     """Draw the contours on the image; of a stack, on the slice with most foreground."""
     import cv2
 
+    from fmseg.reporting.case_pictures import as_picture
     from fmseg.reporting.overlays import overlay
 
     z = int((done.labels > 0).sum(axis=(1, 2)).argmax())
-    drawn = overlay(_picture(done.case.voxels[:, z]), done.labels[z])
+    drawn = overlay(as_picture(done.case.voxels[:, z]), done.labels[z])
     _, encoded = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     write_bytes(path, encoded.tobytes())
-
-
-def _picture(channels: np.ndarray) -> np.ndarray:
-    """Turn (C, Y, X) of any type into uint8: (Y, X, 3) of RGB, else (Y, X) of the first channel."""
-    shown = np.moveaxis(channels, 0, -1) if len(channels) == 3 else channels[0]
-    if shown.dtype == np.uint8:
-        return shown
-    low, high = np.percentile(shown, (0.5, 99.5))
-    return (np.clip((shown - low) / max(float(high - low), 1e-6), 0, 1) * 255).astype(np.uint8)

@@ -19,6 +19,7 @@ from fmseg.planning.hardware import detect_hardware
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_facts
 from fmseg.planning.pretraining_rules import MIN_DIFFERENCE
 from fmseg.planning.watching import median_size, plan_watch
+from fmseg.records.bundle import MANIFEST
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import find_foundations
 from fmseg.records.plans import Hardware, Pretraining, Reason
@@ -92,7 +93,10 @@ def look_ahead(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -
 def run_folder(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> RunFolder:
     """Return where the run of a corpus lies. Raises UsageError if it cannot go on from the checkpoint named."""
     if options.init is None:
-        return RunFolder(workspace.foundation(corpus.modality, options.name or corpus.default_name))
+        run = RunFolder(workspace.foundation(corpus.modality, options.name or corpus.default_name))
+        if (run.path / MANIFEST).exists():
+            raise UsageError(f"{run.path} is a checkpoint that was imported. Give the new one a --name of its own.")
+        return run
     found = find_foundations(workspace.foundations())
     parent, card = find_parent(found, corpus.modality, _channels(corpus), options.init)
     run = RunFolder(workspace.foundation(corpus.modality, options.name or f"{corpus.default_name}-from-{card.name}"))

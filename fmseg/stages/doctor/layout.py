@@ -1,0 +1,142 @@
+"""What lies in the folders of a dataset: files that nothing reads, label maps without image, names that clash."""
+
+import os
+import re
+import stat
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from fmseg.imaging.survey import finding, listed
+from fmseg.records.cases import CaseNames, is_text, key_of
+from fmseg.records.dataset import IMAGE_ENDINGS, Dataset, is_junk, strip_ending, visible_files
+from fmseg.records.fingerprint import Finding
+
+NOT_READ = "It is left out, and nobody may notice."
+ORPHAN = "An image was lost, or its name is written in another way."
+LABELS = "labelsTr"
+
+
+def layout(dataset: Dataset) -> list[Finding]:
+    """Find what is in the folders of a labelled dataset and belongs to no case."""
+    if dataset.task == "unlabelled":
+        return []
+    found: list[Finding] = []
+    for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        folder = dataset.folder / part
+        if folder.is_dir():
+            found += _strays(folder, dataset)
+        elif folder.exists():
+            mend = f"Rename it, and put the files into a folder called {part}."
+            found.append(finding("error", part, "this is a file, and must be a folder", mend, NOT_READ))
+    if not (dataset.folder / "imagesTr").is_dir():
+        return found
+    found += _channel_numbers(dataset)
+    if dataset.declaration.dataset is None and dataset.task == "segmentation":
+        found += _double_labels(dataset.folder / LABELS)
+        for path in dataset.orphan_labels():
+            mend = "Add its image to imagesTr, or remove it."
+            found.append(finding("error", f"{LABELS}/{path.name}", "this label map has no image", mend, ORPHAN))
+    return found
+
+
+def names(dataset: Dataset) -> Iterator[Finding]:
+    """Find case names that some file system takes for one."""
+    cases_of = dataset.training_cases()
+    folded = (unicodedata.normalize("NFC", name).casefold() for name in CaseNames(cases_of))
+    keys = np.fromiter(map(key_of, folded), np.uint64, len(cases_of))
+    _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    alike = defaultdict(list)
+    for number in np.flatnonzero(counts[group] > 1).tolist():
+        alike[int(group[number])].append(cases_of[number])
+    for cases in alike.values():
+        own = sorted({case.name for case in cases})
+        if len(own) > 1:
+            problem = f"the case names {listed(own)} differ only in case or accents"
+            mend = "Rename all but one: some file systems take them for one."
+            yield finding("error", own[0], problem, mend, "On such a disk one file overwrites the other.", own)
+        elif len(cases) > 1:
+            files = listed([path.name for case in cases for path in case.images])
+            problem = f"{files} give one case name; only the first is used"
+            yield finding("warning", own[0], problem, "Rename them.", NOT_READ, own)
+
+
+def _strays(folder: Path, dataset: Dataset) -> Iterator[Finding]:
+    """Find what bears the name of an image and is none, and files that nothing reads."""
+    others = []
+    used = _files_of_cases(folder, dataset)
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if is_junk(entry.name):
+            continue
+        where = f"{folder.name}/{entry.name}"
+        if not is_text(entry.name):
+            name = os.fsencode(entry.name).decode(errors="backslashreplace")
+            problem, mend = "its name is not valid UTF-8", "Rename it."
+            yield finding("error", f"{folder.name}/{name}", problem, mend, NOT_READ)
+        elif not entry.name.lower().endswith(IMAGE_ENDINGS):
+            others += [] if entry.is_dir() else [entry.name]
+        elif not _is_file(Path(entry.path)):
+            yield finding("warning", where, _what(Path(entry.path)), "Replace it by the file itself.", NOT_READ)
+        elif entry.name not in used:
+            problem = f"nothing reads this file: 'file_ending' is {dataset.file_ending}"
+            if entry.name.endswith(dataset.file_ending):
+                problem = "nothing reads this file: another one has its case and channel"
+            yield finding("warning", where, problem, "Convert it, or remove it.", NOT_READ)
+    if others:
+        problem = f"{len(others)} files are no images and are left alone: {listed(others)}"
+        yield finding("note", folder.name, problem, "Nothing to do.", "They may be notes or junk.")
+
+
+def _files_of_cases(folder: Path, dataset: Dataset) -> set[str]:
+    """Return the names of the files in a folder that are read."""
+    found = {path.name for path in visible_files(folder)}
+    if folder.name.startswith("labels") or dataset.declaration.dataset is not None:
+        return found  # label maps of any ending are, or are orphans
+    if folder.name == "imagesTr":
+        return {path.name for case in dataset.training_cases() for path in case.images}
+    return {name for name in found if name.endswith(dataset.file_ending)}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a link to itself
+        return False
+
+
+def _what(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "this link leads nowhere"
+    return "this is a folder, though its name is that of an image" if stat.S_ISDIR(mode) else "this is no file"
+
+
+def _channel_numbers(dataset: Dataset) -> Iterator[Finding]:
+    """Find cases whose channels are not numbered 0000, 0001 ..."""
+    if dataset.declaration.dataset is not None:
+        return
+    for case in dataset.training_cases():
+        numbers = [match[1] for path in case.images if (match := re.search(r"_(\d{4})$", strip_ending(path.name)))]
+        if len(numbers) > 1 and numbers != [f"{index:04d}" for index in range(len(numbers))]:
+            problem = f"its channels are numbered {', '.join(numbers)}"
+            mend = "Number them from 0000 on without a gap, in the order of 'channel_names'."
+            yield finding("error", case.name, problem, mend, "One channel would be taken for another.", [case.name])
+
+
+def _double_labels(folder: Path) -> Iterator[Finding]:
+    """Find cases with several label maps."""
+    if not folder.is_dir():
+        return
+    files = defaultdict(list)
+    for path in visible_files(folder):
+        if path.name.lower().endswith(IMAGE_ENDINGS):
+            files[strip_ending(path.name)].append(path.name)
+    for case, found in files.items():
+        if len(found) > 1:
+            problem = f"there are two label maps of one case: {listed(found)}"
+            mend = "Keep one of them; that with the ending of the images is used."
+            yield finding("warning", f"{LABELS}/{found[0]}", problem, mend, "They may differ.", [case])
