@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, TypeVar
 
+from rich import box
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import (
@@ -77,8 +78,9 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on stdout; numbers are right-aligned."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    """Print a table on stdout; numbers are right-aligned. In a file or a pipe it has no frame: a line a row."""
+    frame = box.HEAVY_HEAD if results.is_terminal else None
+    table = Table(title=title, title_justify="left", header_style="bold", box=frame, pad_edge=frame is not None)
     cells = [[_cell(value) for value in row] for row in rows]
     for index, column in enumerate(columns):
         numeric = all(_is_number(row[index]) for row in cells)

@@ -1,14 +1,18 @@
 """One file out of many and back; what is not in order stays outside."""
 
+import ast
 import re
 import stat
 import struct
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from fmseg import archive
 from fmseg.archive import MAX_MEMBERS, pack, unpack
-from fmseg.errors import BadData
+from fmseg.errors import BadData, EnvironmentProblem
 from fmseg.files import sha256
 
 FIRST = "first.json"
@@ -172,14 +176,21 @@ def test_far_too_many_members_are_refused_before_they_are_listed(tmp_path, monke
         open_into(path, tmp_path / "out")
 
 
+def test_no_other_file_opens_archives():
+    package = Path(archive.__file__).parent
+    for path in set(package.rglob("*.py")) - {Path(archive.__file__)}:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not {"zipfile", "tarfile"} & {alias.name for alias in node.names}, path
+            elif isinstance(node, ast.ImportFrom) and node.module in ("zipfile", "tarfile"):
+                assert [alias.name for alias in node.names] == ["BadZipFile"], path
+            elif isinstance(node, ast.Attribute):
+                assert node.attr not in ("unpack_archive", "extractall"), path
+
+
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
-    from collections import namedtuple
-
-    from fmseg import archive
-    from fmseg.errors import EnvironmentProblem
-
     pack(tmp_path / "one.zip", CONTENT)
-    usage = namedtuple("usage", "total used free")(10, 10, 0)
+    usage = SimpleNamespace(free=0)
     monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(EnvironmentProblem, match="are needed"):
         open_into(tmp_path / "one.zip", tmp_path / "out")

@@ -10,7 +10,7 @@ FLOORS = {
     3: {"imaging", "networks"},
     4: {"planning", "sampling", "tasks", "learning", "inference", "reporting"},
     5: {"stages"},
-    6: {"cli", "__main__", "__init__"},
+    6: {"cli", "api", "predictor", "__main__", "__init__"},
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 

@@ -6,12 +6,22 @@ from typing import Annotated
 
 import typer
 
-from fmseg.cli.arguments import dataset_names, parse_duration, parse_settings
+from fmseg.cli.arguments import complete_dataset, dataset_names, parse_duration, parse_settings
 from fmseg.cli.frame import Output, Session, command
-from fmseg.cli.preparation import Preparation, examine, image_datasets, prepare_dataset
+from fmseg.cli.preparation import Preparation, examine, image_datasets, mend_dataset, prepare_dataset
 from fmseg.console import print_line, print_table
 
-Datasets = Annotated[list[str] | None, typer.Option("-d", "--dataset", help="Number, name or part of it; several.")]
+#: the layouts, which are imported when the command runs
+LAYOUTS = (
+    "auto, or busi, camus, coco, fass, fetal_planes, hc18, images, jnu_ifm, masks, msd, nnunet, nnunet_v1, psfhs, table"
+)
+#: files that are listed under one reason
+MAX_SHOWN = 20
+
+Datasets = Annotated[
+    list[str] | None,
+    typer.Option("-d", "--dataset", help="Number, name or part of it; several.", autocompletion=complete_dataset),
+]
 Processes = Annotated[int | None, typer.Option("-np", "--num-processes", help="Default: all cores; 0: none apart.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure every file again.")]
 Budget = Annotated[str | None, typer.Option("--budget", help="Plan the pretraining to this time, as 20m, 2h, 1d.")]
@@ -47,12 +57,19 @@ def would(reads: list[Path], writes: list[Path]) -> Output:
 
 
 @command("doctor", example="fmseg doctor -d 501")
-def doctor(session: Session, dataset: Datasets = None, processes: Processes = None) -> Output:
+def doctor(
+    session: Session,
+    dataset: Datasets = None,
+    processes: Processes = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Write a mended copy under the next free number.")] = False,
+) -> Output:
     """Check raw datasets and list every problem with its mend; exit code 3 if one must be mended."""
     names = dataset_names(session.workspace, dataset)
     if session.dry_run:
         return would(_raw(session, names), _prepared(session, names, "doctor.json"))
     how = Preparation(num_processes(processes))
+    if fix:
+        return _mended(session, names, how)
     rows = [
         (name, each.severity, each.where, each.problem, each.why, each.mend)
         for name in names
@@ -61,7 +78,35 @@ def doctor(session: Session, dataset: Datasets = None, processes: Processes = No
     bad = any(row[1] == "error" for row in rows)
     keys = ("dataset", "severity", "where", "problem", "why", "mend")
     value = [dict(zip(keys, row, strict=True)) for row in rows]
-    return Output(value, lambda: print_table("Findings", keys[1:], [row[1:] for row in rows]), 3 if bad else 0)
+
+    def show() -> None:
+        print_table("Findings", keys[1:], [row[1:] for row in rows])
+        for sheet in _prepared(session, names, "doctor.png"):
+            if sheet.exists():
+                print_line(f"Pictures of the worst: {sheet}")
+
+    return Output(value, show, 3 if bad else 0)
+
+
+def _mended(session: Session, names: list[str], how: Preparation) -> Output:
+    """Write mended copies and say what was changed, and what a person must mend."""
+    found = [mend_dataset(session, name, how) for name in names]
+    value = [
+        {"copy": copy, "changes": changes, "findings": [each.model_dump(mode="json") for each in left]}
+        for copy, changes, left in found
+    ]
+
+    def show() -> None:
+        for copy, changes, left in found:
+            print_line(f"wrote {session.workspace.raw_dataset(copy)}")
+            for change in changes:
+                print_line(f"  {change}")
+            rows = [(each.severity, each.where, each.problem, each.mend) for each in left if each.severity != "note"]
+            if rows:
+                print_table("Left for you", ("severity", "where", "problem", "mend"), rows)
+
+    bad = any(each.severity == "error" for _, _, left in found for each in left)
+    return Output(value, show, 3 if bad else 0)
 
 
 @command("fingerprint", example="fmseg fingerprint -d 501")
@@ -213,28 +258,33 @@ def _print_plan(rows: list[dict[str, str]]) -> None:
         print_line("")
 
 
-@command("convert", example="fmseg convert hc18 /data/HC18 -d 501")
+@command("convert", example="fmseg convert auto /data/HC18 -d 501")
 def convert(
     session: Session,
-    layout: Annotated[str, typer.Argument(help="hc18, fetal_planes, images, nnunet")],
-    source: Annotated[Path, typer.Argument(help="Folder of the original files")],
+    layout: Annotated[str, typer.Argument(help=LAYOUTS)],
+    source: Annotated[Path, typer.Argument(help="Folder of the original files, or table")],
     dataset: Annotated[int, typer.Option("-d", "--dataset", help="Number of the new dataset.")],
     name: Annotated[str | None, typer.Option(help="Its name; by default the layout's or the folder's.")] = None,
     modality: Annotated[str | None, typer.Option(help="What the images are; by default ultrasound.")] = None,
 ) -> Output:
-    """Bring a public layout or a folder of images into fmseg_raw; the source is never changed."""
+    """Bring images and labels, however they are kept, into fmseg_raw; the source is never changed."""
     from fmseg.stages.convert import convert as bring
 
     if session.dry_run:
         return would([source], [session.workspace.raw / f"Dataset{dataset:03d}_..."])
     summary = bring(session.workspace, layout, source, dataset, name, modality=modality)
-    columns = ("dataset", "task", "modality", "cases", "skipped")
-    row = (summary.dataset, summary.task, summary.modality, summary.num_cases, len(summary.skipped))
+    columns = ("dataset", "layout", "task", "classes", "modality", "cases", "tests", "patients", "skipped")
+    row = (
+        *(summary.dataset, summary.layout, summary.task, ", ".join(summary.classes) or "-", summary.modality),
+        *(summary.num_cases, summary.num_tests, summary.num_patients or "not named", len(summary.skipped)),
+    )
 
     def show() -> None:
         print_table("Converted", columns, [row])
-        for file, reason in summary.skipped:
-            print_line(f"skipped {file}: {reason}")
+        for reason, files in groupby(sorted(summary.skipped, key=lambda item: item[1]), key=lambda item: item[1]):
+            names = [file for file, _ in files]
+            more = f" ... ({len(names)} files; all of them with --json)" if len(names) > MAX_SHOWN else ""
+            print_line(f"skipped, since {reason}: {', '.join(names[:MAX_SHOWN])}{more}")
 
     return Output(summary.as_dict(), show, summary.exit_code)
 

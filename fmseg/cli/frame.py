@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand
 
 from fmseg._version import __version__
-from fmseg.console import messages, print_json, printable, set_up_logging
+from fmseg.console import messages, print_json, print_line, print_table, printable, set_up_logging
 from fmseg.errors import EnvironmentProblem, FmsegError
 from fmseg.registry import load_plugins
 from fmseg.workspace import Workspace
@@ -71,7 +71,7 @@ class ListCommand(TyperCommand):
 
 
 app = typer.Typer(
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     # commands have underscores, options dashes; either may be typed
@@ -96,6 +96,25 @@ def _frame(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
 ) -> None:
     context.obj = root
+    if context.invoked_subcommand is None:
+        settings = {key: _default(key) for key in COMMON} | {"root": root}
+        raise typer.Exit(execute(_show_standing, settings, {}))
+
+
+def _show_standing(session: Session) -> Output:
+    """Show where one stands in this workspace, and the next command."""
+    from fmseg.stages.listing import standing
+
+    found = standing(session.workspace)
+
+    def show() -> None:
+        print_line(found.where)
+        if found.rows:
+            print_table("Datasets", found.columns, found.rows)
+        print_line(f"Next: {found.next_command}")
+        print_line(f"{found.why} All commands: fmseg --help")
+
+    return Output(found.next_command, show)
 
 
 COMMON = {

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
+from fmseg.cli.arguments import (
+    ALL,
+    complete_dataset,
+    complete_foundation,
+    dataset_names,
+    parse_duration,
+    parse_fold,
+    parse_settings,
+)
 from fmseg.cli.data_commands import (
     Budget,
     Datasets,
@@ -22,7 +30,7 @@ from fmseg.cli.data_commands import (
 from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.launcher import launched, must_launch
 from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
-from fmseg.cli.report_commands import dataset_report, foundation_report, tell_report
+from fmseg.cli.reports import dataset_report, foundation_report, tell_report
 from fmseg.console import duration, is_only_process, print_line, print_table
 
 if TYPE_CHECKING:
@@ -46,7 +54,9 @@ def pretrain(
     images: Images = None,
     modality: Modality = None,
     name: Annotated[str | None, typer.Option(help="Name of the checkpoint; by default from the datasets.")] = None,
-    init: Annotated[str | None, typer.Option(help="Go on from this foundation checkpoint.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Go on from this foundation checkpoint.", autocompletion=complete_foundation)
+    ] = None,
     budget: Budget = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -131,11 +141,14 @@ def _ahead(reads: list[Path], found: "list[Preview]") -> Output:
 @command("train", example="fmseg train 501 fold0")
 def train(
     session: Session,
-    dataset: Annotated[str, typer.Argument(help="Number, name or part of it")],
+    dataset: Annotated[str, typer.Argument(help="Number, name or part of it", autocompletion=complete_dataset)],
     fold: Annotated[str | None, typer.Argument(help="0, fold0 or all; without it every fold, then find_best")] = None,
     recipe: Annotated[str | None, typer.Option("-r", "--recipe", help="By default those of the plan.")] = None,
     plans: PlansName = "fmsegPlans",
-    init: Annotated[str, typer.Option(help="auto, scratch, or the name of a foundation checkpoint.")] = "auto",
+    init: Annotated[
+        str,
+        typer.Option(help="auto, scratch, or the name of a foundation checkpoint.", autocompletion=complete_foundation),
+    ] = "auto",
     settings: Settings = None,
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
@@ -186,7 +199,7 @@ def train(
 @command("find_best", example="fmseg find_best 501")
 def find_best(
     session: Session,
-    dataset: Annotated[str, typer.Argument(help="Number, name or part of it")],
+    dataset: Annotated[str, typer.Argument(help="Number, name or part of it", autocompletion=complete_dataset)],
     max_models: Annotated[int, typer.Option(help="At most this many recipes in the ensemble.")] = 3,
 ) -> Output:
     """Score all finished runs on the pooled out-of-fold predictions; choose recipe, ensemble and clean-up."""

@@ -61,6 +61,15 @@ def examine(session: Session, name: str, how: Preparation) -> "tuple[Finding, ..
     return doctor(session.workspace, name, num_processes=how.num_processes)
 
 
+def mend_dataset(session: Session, name: str, how: Preparation) -> tuple[str, list[str], "tuple[Finding, ...]"]:
+    """Write a mended copy; return its name, what was changed in it, and what is still found in it."""
+    from fmseg.stages.doctor import copy_mended, leave_out
+
+    copy, changes = copy_mended(session.workspace, name)
+    changes += leave_out(session.workspace, copy, examine(session, copy, how))
+    return copy, changes, examine(session, copy, how)
+
+
 def prepare_dataset(session: Session, name: str, how: Preparation) -> Row:
     """Measure, check, plan and prepare; return name, cases, patients, input size, warnings and skipped images."""
     from fmseg.records.fingerprint import Fingerprint

@@ -1,26 +1,26 @@
-"""The commands that show: report."""
+"""The commands that show: report, view."""
 
-import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fmseg.cli.arguments import dataset_names
+from fmseg.cli.arguments import complete_dataset, complete_foundation, dataset_names
 from fmseg.cli.data_commands import PlansName, would
 from fmseg.cli.frame import Output, Session, command
-from fmseg.console import is_speaker, print_line
+from fmseg.console import print_line
 from fmseg.errors import UsageError
-
-logger = logging.getLogger(__name__)
 
 
 @command("report", example="fmseg report 501")
 def report(
     session: Session,
-    dataset: Annotated[str | None, typer.Argument(help="Number, name or part of it")] = None,
-    foundation: Annotated[str | None, typer.Option(help="Instead, of this foundation checkpoint.")] = None,
+    dataset: Annotated[
+        str | None, typer.Argument(help="Number, name or part of it", autocompletion=complete_dataset)
+    ] = None,
+    foundation: Annotated[
+        str | None, typer.Option(help="Instead, of this foundation checkpoint.", autocompletion=complete_foundation)
+    ] = None,
     plans: PlansName = "fmsegPlans",
 ) -> Output:
     """Write one HTML page on a dataset and its models, or on a foundation checkpoint: it opens without a network.
@@ -44,36 +44,32 @@ def report(
     return _written(write(workspace, name, plans_name=plans))
 
 
+@command("view", example="fmseg view 501")
+def view(
+    session: Session,
+    dataset: Annotated[
+        str | None, typer.Argument(help="Number, name or part of it", autocompletion=complete_dataset)
+    ] = None,
+    images: Annotated[Path | None, typer.Option("-i", "--images", help="Instead, a folder of images.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option("-p", "--predictions", help="What predict wrote for the images.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Of this machine; 0 takes a free one.")] = 0,
+) -> Output:
+    """Browse cases, labels and predictions in a browser on this machine, and mark labels to be checked.
+
+    The page is served to this machine only, under an address that holds a token. Ctrl-C ends it.
+    """
+    from fmseg.stages.view import open_source, serve
+
+    workspace = session.workspace
+    name = dataset_names(workspace, [dataset])[0] if dataset else None
+    source = open_source(workspace, name, images, predictions)
+    if session.dry_run:
+        return would([images or workspace.raw_dataset(name or "")], [source.marks])
+    serve(source, port, lambda address: print_line(f"Open {address}\nCtrl-C ends it. Marks go to {source.marks}"))
+    return Output({"marks": str(source.marks)}, lambda: print_line(f"Marks are in {source.marks}"))
+
+
 def _written(path: Path) -> Output:
     return Output({"report": str(path)}, lambda: print_line(f"Open in a browser: {path}"))
-
-
-def dataset_report(session: Session, name: str, plans: str) -> Path | None:
-    """Write the report of a dataset at the end of another command."""
-    from fmseg.stages.report import report as write
-
-    return _at_the_end(lambda: write(session.workspace, name, plans_name=plans), name)
-
-
-def foundation_report(session: Session, name: str) -> Path | None:
-    """Write the report of a foundation checkpoint at the end of another command."""
-    from fmseg.stages.report import report_foundation
-
-    return _at_the_end(lambda: report_foundation(session.workspace, name), name)
-
-
-def tell_report(path: Path | None) -> None:
-    """Say where a report lies, if there is one."""
-    if path is not None:
-        print_line(f"Report, to open in a browser: {path}")
-
-
-def _at_the_end(write: Callable[[], Path], name: str) -> Path | None:
-    """Write a report; None, with a warning, if that fails: what took a day must not look failed for its picture."""
-    if not is_speaker():
-        return None
-    try:
-        return write()
-    except Exception as error:
-        logger.warning("%s: no report was written (%s: %s). The results are whole.", name, type(error).__name__, error)
-        return None

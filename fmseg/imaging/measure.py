@@ -239,7 +239,7 @@ def _misplaced(path: Path, label: Geometry, image: Geometry) -> list[Finding]:
         return [_finding("warning", path, problem, mend, OFF_GRID)]
     else:
         return []
-    mend = "Export it on the image's grid. Where they lie on each other all the same, fmseg doctor --fix says so in a copy."
+    mend = "Export it on the image's grid. If they lie on each other all the same, fmseg doctor --fix writes a copy so."
     return [_finding("error", path, problem, mend, OFF_GRID)]
 
 

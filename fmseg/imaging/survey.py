@@ -12,7 +12,7 @@ import numpy as np
 
 from fmseg.imaging.alike import NEAR_BITS, ImageKeys, is_repeated
 from fmseg.imaging.looks import num_alike
-from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint, Severity
+from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint, Remedy, Severity
 
 MAX_NAMES = 5
 #: of an unlabelled set may be unreadable; more of them point to something else than bad files
@@ -21,6 +21,8 @@ ALWAYS_SKIPPED = 10
 #: findings of one kind about single files of an unlabelled set
 MAX_ALIKE = 20
 MIXED = "A network sees one kind of image; what only some have is no sign of anything."
+ONE_NUMBER = "A network has one number of channels."
+OTHER_VALUES = "Its grey values mean something else."
 NUMBER = re.compile(r"\d[\d.,]*")
 
 
@@ -65,13 +67,14 @@ def odd_kind(fact: CaseFacts, declared: int, measured: Fingerprint) -> Iterator[
     if not fact.shape[0]:
         return
     if fact.channels != declared and not {fact.channels, declared} <= {1, 3}:
-        problem = f"it has {fact.channels} {'channel' if fact.channels == 1 else 'channels'}, dataset.json declares {declared}"
+        has = f"{fact.channels} {'channel' if fact.channels == 1 else 'channels'}"
+        problem = f"it has {has}, dataset.json declares {declared}"
         mend = "Give one file per channel, or correct 'channel_names'."
-        yield finding("error", fact.case, problem, mend, "A network has one number of channels.", [fact.case])
+        yield finding("error", fact.case, problem, mend, ONE_NUMBER, [fact.case], "leave_out")
     if fact.dtype != measured.dtype == "uint8":
         problem = f"its values are {fact.dtype}, those of most images uint8"
         mend = "Save it with 8 bits per channel, as the others."
-        yield finding("error", fact.case, problem, mend, "Its grey values mean something else.", [fact.case])
+        yield finding("error", fact.case, problem, mend, OTHER_VALUES, [fact.case], "leave_out")
 
 
 def is_too_many(num_bad: int, num_cases: int) -> bool:
@@ -115,7 +118,21 @@ def listed(names: Sequence[str], count: int | None = None) -> str:
 
 
 def finding(
-    severity: Severity, where: str | Path, problem: str, mend: str, why: str, cases: Sequence[str] = ()
+    severity: Severity,
+    where: str | Path,
+    problem: str,
+    mend: str,
+    why: str,
+    cases: Sequence[str] = (),
+    remedy: Remedy = "",
 ) -> Finding:
     """Return a finding; ``where`` may be a path."""
-    return Finding(severity=severity, where=str(where), problem=problem, mend=mend, why=why, cases=tuple(cases))
+    return Finding(
+        severity=severity,
+        where=str(where),
+        problem=problem,
+        mend=mend,
+        why=why,
+        cases=tuple(cases),
+        remedy=remedy,
+    )

@@ -28,6 +28,7 @@ from fmseg.records.bundle import (
     SEEN_IN_PRETRAINING,
     SEEN_IN_TRAINING,
     Bundle,
+    Kind,
     check_name,
     check_texts,
 )
@@ -69,18 +70,22 @@ def unpack_bundle(path: Path, folder: Path, plugins: Sequence[str]) -> Bundle:
 
 
 @contextmanager
-def opened(path: Path, plugins: Sequence[str] = ()) -> Iterator[Path]:
+def opened(path: Path, plugins: Sequence[str] = (), *, kind: Kind = "models") -> Iterator[Path]:
     """Yield a temporary folder that holds a bundle's models as the results of their dataset would.
 
-    plugins: modules that it may import. Raises UsageError for a foundation checkpoint, which predicts nothing.
+    plugins: modules that it may import. kind: what is wanted; "foundation" yields the checkpoint's folder. Raises
+    UsageError for a bundle of the other kind.
     """
     with tempfile.TemporaryDirectory(prefix="fmseg_") as temporary:
         bundle = read_manifest(path)
-        if bundle.kind != "models":
-            raise UsageError(
-                f"{path} holds a foundation checkpoint, which predicts nothing by itself. Import it, and train from it "
-                f"with --init {bundle.name}."
-            )
+        if bundle.kind != kind:
+            mends = {
+                "foundation": "a foundation checkpoint, which predicts nothing by itself. Import it, and train from "
+                f"it with --init {bundle.name}.",
+                "models": "trained models, and no foundation checkpoint. Predict with them: fmseg predict -m, or "
+                "Predictor.from_bundle.",
+            }
+            raise UsageError(f"{path} holds {mends[bundle.kind]}")
         folder = Path(temporary) / bundle.name
         unpack_bundle(path, folder, plugins)
         yield folder

@@ -42,9 +42,7 @@ def sampled_tokens(vit: ViT, images: Iterable[np.ndarray], moments: Moments) -> 
 
 
 @torch.no_grad()
-def look_closely(
-    vit: ViT, image: np.ndarray, moments: Moments, long_side: int
-) -> tuple[np.ndarray | None, np.ndarray]:
+def look_closely(vit: ViT, image: np.ndarray, moments: Moments, long_side: int) -> tuple[np.ndarray | None, np.ndarray]:
     """Return the attention of CLS in the last block (A, h, w), and the patch tokens (h, w, D).
 
     A head's attention sums to 1 together with that to the tokens that are no patch. It is None for a ViT without CLS,

@@ -55,7 +55,9 @@ class Block(nn.Module):
             parts = qkv.split([count * length for count, length in shapes])
             found = zip(parts, shapes, places, strict=True)
             bias = self.attn.qkv.bias
-            mixed = torch.cat([self.relation(qkv.unflatten(0, s), place, bias).flatten(0, 1) for qkv, s, place in found])
+            mixed = torch.cat(
+                [self.relation(qkv.unflatten(0, s), place, bias).flatten(0, 1) for qkv, s, place in found]
+            )
         return _scaled_linear(self.attn.proj, self.ls1, mixed)
 
     def _mlp(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:

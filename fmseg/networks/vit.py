@@ -156,15 +156,8 @@ class ViT(nn.Module):
         if self.pos_embed is None or (h, w) == self.grid:
             return self.pos_embed
         first = int(self.architecture.class_token)
-        grid = self.pos_embed[:, first:].float().unflatten(1, self.grid).permute(0, 3, 1, 2)  # (1, D, h, w)
-        resample = partial(F.interpolate, grid, mode="bicubic", antialias=self.architecture.position_antialias)
-        if self.architecture.position_interpolation == "offset":
-            # the 0.1 of DINOv2 belongs to its released weights: the sampling points differ without it
-            grid = resample(scale_factor=((h + 0.1) / self.grid[0], (w + 0.1) / self.grid[1]))
-        else:
-            grid = resample(size=(h, w))
-        assert grid.shape[-2:] == (h, w)
-        return torch.cat([self.pos_embed[:, :first], grid.flatten(2).transpose(1, 2)], dim=1)
+        grid = position_grid(self.pos_embed[:, first:], self.architecture, h, w)
+        return torch.cat([self.pos_embed[:, :first], grid], dim=1)
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -187,6 +180,22 @@ def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
     if height % patch_size or width % patch_size:
         raise ValueError(f"An image of {height} x {width} px cannot be cut into patches of {patch_size} px.")
     return height // patch_size, width // patch_size
+
+
+def position_grid(positions: Tensor, architecture: Architecture, h: int, w: int) -> Tensor:
+    """Return the positions of patches, (1, N, D) of the architecture's image size, for another grid: (1, h w, D)."""
+    rows, columns = patch_grid(architecture.image_size, architecture.patch_size)
+    if (h, w) == (rows, columns):
+        return positions
+    grid = positions.float().unflatten(1, (rows, columns)).permute(0, 3, 1, 2)  # (1, D, h, w)
+    resample = partial(F.interpolate, grid, mode="bicubic", antialias=architecture.position_antialias)
+    if architecture.position_interpolation == "offset":
+        # the 0.1 of DINOv2 belongs to its released weights: the sampling points differ without it
+        grid = resample(scale_factor=((h + 0.1) / rows, (w + 0.1) / columns))
+    else:
+        grid = resample(size=(h, w))
+    assert grid.shape[-2:] == (h, w)
+    return grid.flatten(2).transpose(1, 2)
 
 
 def tokens_shape(tokens: Tensor) -> Shape:
@@ -226,7 +235,7 @@ def _timm_trunk(architecture: Architecture) -> Any:
         norm_layer=partial(nn.LayerNorm, eps=architecture.layer_norm_eps),
         act_layer=architecture.activation,
         weight_init="skip",  # initialised here
-        **({"mlp_layer": _swiglu} if architecture.ffn == "swiglu" else {}),
+        **({"mlp_layer": swiglu} if architecture.ffn == "swiglu" else {}),
     )
 
 
@@ -234,7 +243,7 @@ def _layer_norm(architecture: Architecture) -> nn.Module:
     return nn.LayerNorm(architecture.width, eps=architecture.layer_norm_eps)
 
 
-def _swiglu(*, in_features: int, hidden_features: int, bias: bool, **_ignored: object) -> nn.Module:
+def swiglu(*, in_features: int, hidden_features: int, bias: bool, **_ignored: object) -> nn.Module:
     """Return a gated MLP with as many weights as a plain one of that width, rounded up to 8 as in DINOv2."""
     from timm.layers import SwiGLUPacked
 

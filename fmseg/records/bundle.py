@@ -17,6 +17,7 @@ SEEN_IN_TRAINING, SEEN_IN_PRETRAINING = "seen_in_training.npy", "seen_in_pretrai
 
 _MB = 1 << 20
 MAX_DEPTH = 32
+Kind = Literal["models", "foundation"]
 #: what a bundle may hold, and how much of it
 ALLOWED: Mapping[re.Pattern[str], int] = {
     re.compile(rf"{MANIFEST}|{MODEL_CARD}|{DECLARATION}".replace(".", r"\.")): 4 * _MB,
@@ -49,7 +50,7 @@ class Bundle(Record):
 
     VERSION: ClassVar[int] = 1
 
-    kind: Literal["models", "foundation"]
+    kind: Kind
     #: of the dataset that was learned from, or of the checkpoint
     name: str
     modality: str

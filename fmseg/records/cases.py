@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -239,6 +240,30 @@ def visible_files(folder: Path) -> list[Path]:
     """
     found = [path for path in folder.iterdir() if path.is_file() and not is_junk(path.name) and is_text(path.name)]
     return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def odd_entries(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield name and problem of what has an image's name in a folder and is no file, or has no name that is text."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if is_junk(entry.name):
+            continue
+        if not is_text(entry.name):
+            yield os.fsencode(entry.name).decode(errors="backslashreplace"), "its name is not valid UTF-8"
+        elif entry.name.lower().endswith(IMAGE_ENDINGS):
+            problem = _no_file(Path(entry.path))
+            if problem:
+                yield entry.name, problem
+
+
+def _no_file(path: Path) -> str:
+    """Return why a path is no file; an empty text if it is one."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "this link leads nowhere"
+    if stat.S_ISDIR(mode):
+        return "this is a folder, though its name is that of an image"
+    return "" if stat.S_ISREG(mode) else "this is no file, but a pipe or a device"
 
 
 def is_junk(name: str) -> bool:

@@ -69,7 +69,8 @@ def load_declaration(path: Path) -> Declaration:
     """Read a dataset.json. Raises BadDeclaration with all that is wrong in it, BadRecord if it cannot be read."""
     if not path.exists():
         raise BadRecord(
-            f"{path}: there is no such file. It must name the channels, labels and file ending, as in nnU-Net: {EXAMPLE}"
+            f"{path}: there is no such file. It must name the channels, labels and file ending, as in nnU-Net: "
+            f"{EXAMPLE}"
         )
     value = read_json(path)
     if not isinstance(value, dict):
@@ -119,14 +120,14 @@ def _problems(declaration: Declaration) -> list[Problem]:
 def _of_channels(names: dict[str, str]) -> list[Problem]:
     if names and sorted(names) == sorted(str(index) for index in range(len(names))):
         return []
-    mend = f'Write {{{", ".join(f"{chr(34)}{index}{chr(34)}: ..." for index in range(max(len(names), 1)))}}}.'
+    mend = f"Write {{{', '.join(f'{chr(34)}{index}{chr(34)}: ...' for index in range(max(len(names), 1)))}}}."
     return [(f"'channel_names' must number the channels from \"0\" on, and has {list(names)}", mend)]
 
 
 def _of_patients(expression: str | None) -> list[Problem]:
     if expression is None:
         return []
-    mend = "It must have one group in brackets, as in \"^(P[0-9]+)_\""
+    mend = 'It must have one group in brackets, as in "^(P[0-9]+)_"'
     try:
         groups = re.compile(expression).groups
     except (re.error, RecursionError, OverflowError) as error:
@@ -145,7 +146,9 @@ def _of_ending(ending: str | None) -> list[Problem]:
     if ending and not ending.startswith("."):
         return [(f"'file_ending' is '{ending}' and must begin with a dot", f"Write '.{ending}'.")]
     if ending and not ending.lower().endswith(IMAGE_ENDINGS):
-        return [(f"no reader knows the 'file_ending' {ending}", f"Convert the images to one of {', '.join(IMAGE_ENDINGS)}.")]
+        return [
+            (f"no reader knows the 'file_ending' {ending}", f"Convert the images to one of {', '.join(IMAGE_ENDINGS)}.")
+        ]
     return []
 
 

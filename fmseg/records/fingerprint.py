@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from fmseg.records.record import Part, Record
 
 Severity = Literal["error", "warning", "note"]
+Remedy = Literal["", "leave_out", "keep_first", "remove"]
 
 
 class Finding(Part):
@@ -19,6 +20,8 @@ class Finding(Part):
     why: str = ""
     #: the cases that it is about; those of single files are filled in by the doctor
     cases: tuple[str, ...] = ()
+    #: what a mended copy does about it: without its cases, without all but the first, without the file at ``where``
+    remedy: Remedy = ""
 
 
 class Intensity(Part):

@@ -106,7 +106,9 @@ class Architecture(Part):
         """Say what sets a ViT apart from a plain one only where it does: records of plain ones stay as they were."""
         fields = type(self).model_fields
         values: dict[str, Any] = dump(self)
-        plain = [name for name in values if not fields[name].is_required() and getattr(self, name) == fields[name].default]
+        plain = [
+            name for name in values if not fields[name].is_required() and getattr(self, name) == fields[name].default
+        ]
         return {name: value for name, value in values.items() if name not in plain}
 
 

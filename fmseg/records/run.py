@@ -57,6 +57,8 @@ class Initialisation(Part):
     sha256: str
     #: why it was taken, in words
     because: str
+    #: of the other people's weights that it was made from; empty for what was made here
+    terms: str = ""
 
 
 class RunRecord(Record):
@@ -103,6 +105,9 @@ class Parent(Part):
     samples_seen: int
     #: whether its heads go on too, or new ones are learned
     keeps_heads: bool
+    #: source and terms of the other people's weights that it was made from; empty for what was made here
+    source: str = ""
+    terms: str = ""
 
 
 class PretrainConfig(RunRecord):

@@ -33,8 +33,8 @@ def _what(bundle: Bundle, configs: Sequence[RunConfig]) -> str:
     return (
         f"# {bundle.name}: {bundle.task} of {bundle.modality}\n\n"
         f"{number} ({recipes}; {vit.name} with patches of {vit.patch_size} pixels) that {answers}. Images are scaled "
-        f"to {height} x {width} pixels, {plans.preprocessing.channels} channel(s); `plans.json` has every number with its "
-        "reason."
+        f"to {height} x {width} pixels, {plans.preprocessing.channels} channel(s); `plans.json` has every number with "
+        "its reason."
     )
 
 

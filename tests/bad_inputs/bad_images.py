@@ -9,7 +9,22 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sound import Bad, collected, cut, declare, discs, edit, flip_bit, image, label, link, pixels, save, save_volume, volume
+from sound import (
+    Bad,
+    collected,
+    cut,
+    declare,
+    discs,
+    edit,
+    flip_bit,
+    image,
+    label,
+    link,
+    pixels,
+    save,
+    save_volume,
+    volume,
+)
 
 IMAGES: list[Bad] = []
 bad = collected(IMAGES)
@@ -429,7 +444,13 @@ def _header(path: Path, offset: int, value: bytes) -> None:
 
 
 def _meta_image(data: str) -> str:
-    lines = ("ObjectType = Image", "NDims = 3", "DimSize = 20 24 3", "ElementType = MET_UCHAR", f"ElementDataFile = {data}")
+    lines = (
+        "ObjectType = Image",
+        "NDims = 3",
+        "DimSize = 20 24 3",
+        "ElementType = MET_UCHAR",
+        f"ElementDataFile = {data}",
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -301,6 +301,7 @@ def listed_case_without_label_map(folder: Path) -> None:
 def all_cases_of_one_patient(folder: Path) -> None:
     declare(folder, group_regex="^(P)[0-9]+_")
 
+
 # patients.csv
 
 
@@ -529,7 +530,10 @@ def list_with_a_file_that_is_gone(folder: Path) -> None:
 def _list(folder: Path, first: str = CASES[0], **changes: object) -> None:
     """List the cases in dataset.json, the first one changed."""
     entries = {
-        (first if case == CASES[0] else case): {"images": [f"imagesTr/{case}_0000.png"], "label": f"labelsTr/{case}.png"}
+        (first if case == CASES[0] else case): {
+            "images": [f"imagesTr/{case}_0000.png"],
+            "label": f"labelsTr/{case}.png",
+        }
         for case in CASES
     }
     entries[first] |= changes

@@ -69,7 +69,9 @@ def write_png(folder: Path, colour: bool = False) -> None:
     """Write a segmentation set of PNGs."""
     for number, case in cases():
         image, label = discs(number)
-        save(folder / "imagesTr" / f"{case}_0000.png", np.stack([image, image // 2, image // 3], -1) if colour else image)
+        save(
+            folder / "imagesTr" / f"{case}_0000.png", np.stack([image, image // 2, image // 3], -1) if colour else image
+        )
         save(folder / "labelsTr" / f"{case}.png", label)
     channels = {"0": "red", "1": "green", "2": "blue"} if colour else {"0": "B-mode"}
     write_declaration(folder, channel_names=channels, labels=LABELS, file_ending=".png")

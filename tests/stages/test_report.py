@@ -92,7 +92,7 @@ def test_missing_images_are_told_and_end_nothing(tmp_path):
     (workspace.raw_dataset(finished.SEGMENTED) / "imagesTr" / "p0_0000.png").unlink()
     (workspace.raw_dataset(finished.SEGMENTED) / "imagesTr" / "p1_0000.png").write_bytes(b"no image")
     text = page_of(workspace, finished.SEGMENTED)
-    assert "p0\">" not in text and "p1\">" not in text and "p2\">" in text
+    assert 'p0">' not in text and 'p1">' not in text and 'p2">' in text
 
 
 def test_out_of_fold_maps_are_those_that_were_scored(workspace):

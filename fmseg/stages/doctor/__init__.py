@@ -23,11 +23,14 @@ from fmseg.records.declaration import BadDeclaration
 from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint, Severity
 from fmseg.stages.doctor.layout import layout, names
 from fmseg.stages.doctor.likeness import copied_labels, duplicates, near_duplicates
+from fmseg.stages.doctor.mending import copy_mended, leave_out
 from fmseg.stages.doctor.outliers import absent_classes, odd_sizes, odd_spacings
 from fmseg.stages.doctor.sheet import draw_sheet
 from fmseg.stages.doctor.tables import classes, folds, number, patients_table
 from fmseg.stages.doctor.tests import TestCase, measure_tests, patients_on_both_sides, save_tests, tests_findings
 from fmseg.workspace import Workspace
+
+__all__ = ["check", "copy_mended", "doctor", "leave_out", "refused", "tell"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +112,9 @@ def _labelled(
     """Find what there is to say about a set that a network is trained on."""
     declared, colours = len(dataset.channel_names), Colours()
     for fact in facts:
-        yield from (each.model_copy(update={"cases": (fact.case,)}) for each in fact.findings)
+        for each in fact.findings:
+            remedy = "leave_out" if each.severity == "error" else ""
+            yield each.model_copy(update={"cases": (fact.case,), "remedy": remedy})
         colours.add(fact)
         yield from odd_kind(fact, declared, measured)
     yield from layout(dataset)

@@ -1,8 +1,6 @@
 """What lies in the folders of a dataset: files that nothing reads, label maps without image, names that clash."""
 
-import os
 import re
-import stat
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from fmseg.imaging.survey import finding, listed
-from fmseg.records.cases import CaseNames, is_text, key_of
-from fmseg.records.dataset import IMAGE_ENDINGS, Dataset, is_junk, strip_ending, visible_files
-from fmseg.records.fingerprint import Finding
+from fmseg.records.cases import CaseNames, key_of, odd_entries
+from fmseg.records.dataset import IMAGE_ENDINGS, Dataset, strip_ending, visible_files
+from fmseg.records.fingerprint import Finding, Severity
 
 NOT_READ = "It is left out, and nobody may notice."
+WITHOUT_IMAGE = "this label map has no image"
 ORPHAN = "An image was lost, or its name is written in another way."
+MIXED_UP = "One channel would be taken for another."
 LABELS = "labelsTr"
 
 
@@ -39,7 +39,7 @@ def layout(dataset: Dataset) -> list[Finding]:
         found += _double_labels(dataset.folder / LABELS)
         for path in dataset.orphan_labels():
             mend = "Add its image to imagesTr, or remove it."
-            found.append(finding("error", f"{LABELS}/{path.name}", "this label map has no image", mend, ORPHAN))
+            found.append(finding("error", f"{LABELS}/{path.name}", WITHOUT_IMAGE, mend, ORPHAN, (), "remove"))
     return found
 
 
@@ -66,25 +66,20 @@ def names(dataset: Dataset) -> Iterator[Finding]:
 
 def _strays(folder: Path, dataset: Dataset) -> Iterator[Finding]:
     """Find what bears the name of an image and is none, and files that nothing reads."""
-    others = []
-    used = _files_of_cases(folder, dataset)
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if is_junk(entry.name):
-            continue
-        where = f"{folder.name}/{entry.name}"
-        if not is_text(entry.name):
-            name = os.fsencode(entry.name).decode(errors="backslashreplace")
-            problem, mend = "its name is not valid UTF-8", "Rename it."
-            yield finding("error", f"{folder.name}/{name}", problem, mend, NOT_READ)
-        elif not entry.name.lower().endswith(IMAGE_ENDINGS):
-            others += [] if entry.is_dir() else [entry.name]
-        elif not _is_file(Path(entry.path)):
-            yield finding("warning", where, _what(Path(entry.path)), "Replace it by the file itself.", NOT_READ)
-        elif entry.name not in used:
+    for name, problem in odd_entries(folder):
+        # a name that is no text can neither be told nor written down
+        severity: Severity = "error" if "UTF-8" in problem else "warning"
+        mend = "Rename it." if severity == "error" else "Replace it by the file itself."
+        yield finding(severity, f"{folder.name}/{name}", problem, mend, NOT_READ)
+    used, others = _files_of_cases(folder, dataset), []
+    for path in visible_files(folder):
+        if not path.name.lower().endswith(IMAGE_ENDINGS):
+            others.append(path.name)
+        elif path.name not in used:
             problem = f"nothing reads this file: 'file_ending' is {dataset.file_ending}"
-            if entry.name.endswith(dataset.file_ending):
+            if path.name.endswith(dataset.file_ending):
                 problem = "nothing reads this file: another one has its case and channel"
-            yield finding("warning", where, problem, "Convert it, or remove it.", NOT_READ)
+            yield finding("warning", f"{folder.name}/{path.name}", problem, "Convert it, or remove it.", NOT_READ)
     if others:
         problem = f"{len(others)} files are no images and are left alone: {listed(others)}"
         yield finding("note", folder.name, problem, "Nothing to do.", "They may be notes or junk.")
@@ -100,21 +95,6 @@ def _files_of_cases(folder: Path, dataset: Dataset) -> set[str]:
     return {name for name in found if name.endswith(dataset.file_ending)}
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a link to itself
-        return False
-
-
-def _what(path: Path) -> str:
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return "this link leads nowhere"
-    return "this is a folder, though its name is that of an image" if stat.S_ISDIR(mode) else "this is no file"
-
-
 def _channel_numbers(dataset: Dataset) -> Iterator[Finding]:
     """Find cases whose channels are not numbered 0000, 0001 ..."""
     if dataset.declaration.dataset is not None:
@@ -124,7 +104,7 @@ def _channel_numbers(dataset: Dataset) -> Iterator[Finding]:
         if len(numbers) > 1 and numbers != [f"{index:04d}" for index in range(len(numbers))]:
             problem = f"its channels are numbered {', '.join(numbers)}"
             mend = "Number them from 0000 on without a gap, in the order of 'channel_names'."
-            yield finding("error", case.name, problem, mend, "One channel would be taken for another.", [case.name])
+            yield finding("error", case.name, problem, mend, MIXED_UP, [case.name], "leave_out")
 
 
 def _double_labels(folder: Path) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from fmseg.imaging.looks import parse_looks, similar_pairs
 from fmseg.imaging.survey import finding, listed
 from fmseg.planning.folds import load_folds
 from fmseg.records.dataset import Dataset
-from fmseg.records.fingerprint import CaseFacts, Finding
+from fmseg.records.fingerprint import CaseFacts, Finding, Remedy, Severity
 from fmseg.stages.doctor.tests import TestCase
 
 COPY = "Copies on both sides of a fold make scores too good; copies with different labels teach two things at once."
@@ -34,15 +34,16 @@ def duplicates(dataset: Dataset, facts: Sequence[CaseFacts], folder: Path) -> It
     for group in repeated:
         cases = [fact.case for fact in group]
         problem = f"the same image is there {len(group)} times: {listed(cases)}"
+        remedy: Remedy = "keep_first"
         if len({fact.label_hash for fact in group}) > 1:
-            problem += ", with different label maps"
+            problem, remedy = f"{problem}, with different label maps", ""
         if len({given.get(case) for case in cases}) > 1:
-            problem += ", with different classes"
+            problem, remedy = f"{problem}, with different classes", ""
         if len({fact.patient for fact in group}) > 1:
             problem += ", under different patients"
         if len({fold_of.get(case) for case in cases}) > 1:
             problem += ", in different folds"
-        yield finding("warning", cases[0], problem, "Keep one of them.", COPY, cases)
+        yield finding("warning", cases[0], problem, "Keep one of them.", COPY, cases, remedy)
 
 
 def near_duplicates(facts: Sequence[CaseFacts], tests: Sequence[TestCase], folder: Path) -> Iterator[Finding]:
@@ -51,7 +52,9 @@ def near_duplicates(facts: Sequence[CaseFacts], tests: Sequence[TestCase], folde
     tested = [test for test in tests if len(test.looks) == 16]
     if not there:
         return
-    looks = np.concatenate([parse_looks("".join(fact.looks for fact in there)), *(parse_looks(t.looks) for t in tested)])
+    looks = np.concatenate(
+        [parse_looks("".join(fact.looks for fact in there)), *(parse_looks(t.looks) for t in tested)]
+    )
     owner = [fact.patient for fact in there] + [""] * len(tested)
     content = [fact.content_hash for fact in there] + [test.content_hash for test in tested]
     names = [fact.case for fact in there] + [f"imagesTs/{test.case}" for test in tested]
@@ -85,7 +88,7 @@ def copied_labels(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
         if len({fact.content_hash for fact in group}) > 1:
             cases = [fact.case for fact in group]
             problem = f"the same label map stands at different images: {listed(cases)}"
-            severity = "warning" if len({fact.patient for fact in group}) > 1 else "note"
+            severity: Severity = "warning" if len({fact.patient for fact in group}) > 1 else "note"
             mend = "Look at them: one was probably saved under the name of another."
             yield finding(severity, cases[0], problem, mend, "All but one of them would be wrong.", cases)
 

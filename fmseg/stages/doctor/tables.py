@@ -31,11 +31,11 @@ def classes(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     unclassed = "Without a class, an image cannot be trained on."
     for case in sorted(cases - set(given)):
         problem = f"this image has no row in {CLASSES}"
-        yield finding("error", case, problem, "Add it, or remove the image.", unclassed, [case])
+        yield finding("error", case, problem, "Add it, or remove the image.", unclassed, [case], "leave_out")
     scheme = dataset.class_scheme
     for case in sorted(case for case in cases & set(given) if not is_labelled(given[case], scheme)):
         mend = "Write its class, or remove the image."
-        yield finding("error", case, f"its label in {CLASSES} is empty", mend, unclassed, [case])
+        yield finding("error", case, f"its label in {CLASSES} is empty", mend, unclassed, [case], "leave_out")
     if len(scheme.names) < 2 and scheme.is_exclusive:
         problem = f"{CLASSES} has one class alone ({listed(list(scheme.names))}), so there is nothing to learn"
         yield finding("error", CLASSES, problem, "Add cases of another class.", "A network always answers the same.")
@@ -88,7 +88,9 @@ def folds(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     """Check the owner's folds, and whether folds can be made at all."""
     patients = {fact.case: fact.patient for fact in facts}
     if len(patients) > 1 and len(set(patients.values())) == 1:
-        problem = f"all {len(patients)} cases belong to one patient ('{facts[0].patient}'), so none is left to validate on"
+        problem = (
+            f"all {len(patients)} cases belong to one patient ('{facts[0].patient}'), so none is left to validate on"
+        )
         mend = f"Add another patient, or say in {PATIENTS} (case,patient) whose each case is."
         yield finding("error", dataset.name, problem, mend, LEAK)
     path = dataset.folder / SPLITS

@@ -58,9 +58,7 @@ def save_tests(folder: Path, tests: Sequence[TestCase]) -> None:
         path.unlink(missing_ok=True)
 
 
-def tests_findings(
-    dataset: Dataset, facts: Iterable[CaseFacts], tests: Sequence[TestCase]
-) -> Iterator[Finding]:
+def tests_findings(dataset: Dataset, facts: Iterable[CaseFacts], tests: Sequence[TestCase]) -> Iterator[Finding]:
     """Find test images that cannot be read or are training images too, and label maps that do not fit."""
     wanted = {test.content_hash for test in tests if test.content_hash}
     training = {fact.content_hash: fact.case for fact in facts if fact.content_hash in wanted} if wanted else {}
@@ -70,14 +68,14 @@ def tests_findings(
             case = training[test.content_hash]
             problem = f"the same image is in imagesTr, as '{case}'"
             where = f"imagesTs/{test.case}"
-            yield finding(_overlap(dataset), where, problem, "Remove one of them.", SEEN, [case])
+            yield finding(_overlap(dataset), where, problem, "Remove one of them.", SEEN, [case], "leave_out")
     if tests and dataset.task == "segmentation":
         known = {test.case for test in tests}
         for case, path in dataset.label_maps(LABELS).items():
             if case not in known:
                 mend = "Add its image to imagesTs, or remove it."
-                why = "It is never scored."
-                yield finding("error", f"{LABELS}/{path.name}", "this label map has no image", mend, why)
+                problem, why = "this label map has no image", "It is never scored."
+                yield finding("error", f"{LABELS}/{path.name}", problem, mend, why, (), "remove")
 
 
 def patients_on_both_sides(

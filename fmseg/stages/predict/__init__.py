@@ -5,6 +5,7 @@ and report.csv, ``classification.py``, beside it, predictions.csv; both are list
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -16,10 +17,11 @@ from fmseg.errors import UsageError
 from fmseg.files import read_json, sha256_file, write_json
 from fmseg.inference.bundles import bundled_exposure, opened
 from fmseg.inference.cases import Failure
+from fmseg.inference.choice import load_choice
 from fmseg.inference.exposure import Exposure, exposure_of, tell
 from fmseg.inference.inputs import Inputs, find_inputs
-from fmseg.inference.members import WEIGHTS, Member, find_device, load_members
-from fmseg.inference.trained import Chosen, check_chosen, chosen_runs, trained_results
+from fmseg.inference.members import WEIGHTS, Member
+from fmseg.inference.trained import Chosen, chosen_runs, trained_results
 from fmseg.records.bundle import MANIFEST
 from fmseg.records.run import Provenance, RunConfig
 from fmseg.records.seen import Seen
@@ -104,7 +106,7 @@ def _predict(
     kind = WRITERS[RunConfig.load(chosen.runs[0][0] / "run.json").plans.task]
     inputs = find_inputs(input_folder, kind.target)
     logger.info("%s: %s", results.name, chosen.because)
-    members = _load(chosen)
+    members = load_choice(results).members
     exposure = _exposure(workspace, results, members)
     writer = kind(members, chosen, output_folder, exposure, mirror=mirror, overlays=overlays)
     _check_output(inputs, input_folder, output_folder, writer)
@@ -117,6 +119,8 @@ def _predict(
         table.tidy()
     waiting = [case for case in inputs.cases if not (is_resumed and writer.is_done(case))]
     failed = list(inputs.refused)
+    for file, problem in failed:
+        logger.warning("skipped %s: %s", file, problem)
     for answer in track(writer.answers(waiting), "predict", len(waiting)):
         if isinstance(answer, Failure):
             failed.append((answer.files.images[0].name, answer.problem))
@@ -138,12 +142,6 @@ def _check_output(inputs: Inputs, input_folder: Path, output_folder: Path, write
     targets = {path.resolve() for path in writer.targets(inputs.cases)}
     if output_folder.resolve() == input_folder.resolve() or sources & targets:
         raise UsageError(f"{output_folder}: predictions must not lie among the images. Type another folder after -o.")
-
-
-def _load(chosen: Chosen) -> list[Member]:
-    members = load_members(chosen.runs, find_device())
-    check_chosen(chosen, [member.config for member in members])
-    return members
 
 
 def _exposure(workspace: Workspace, results: Path, members: Sequence[Member]) -> Exposure:
@@ -168,7 +166,7 @@ def _claim(folder: Path, inputs: Inputs, card: dict[str, Any], writer: Writer, *
     Raises UsageError if there are files of the same names that other models, or people, have made.
     """
     path = folder / CARD
-    there = sorted(target.name for target in writer.targets(inputs.cases) if target.exists())
+    there = sorted(target.name for target in writer.targets(inputs.cases) if os.path.lexists(target))
     if there and not overwrite:
         before = read_json(path) if path.exists() else {}
         if any(before.get(key) != value for key, value in card.items()):

@@ -1,5 +1,6 @@
 """What segmentation brings to predicting: label maps, report.csv, overlays."""
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fmseg.files import write_bytes
+from fmseg.files import sha256, write_bytes
 from fmseg.imaging.case import content_hash
 from fmseg.imaging.readers import write_label
 from fmseg.inference.cases import Failure
@@ -19,6 +20,8 @@ from fmseg.inference.predictor import Prediction, Predictor
 from fmseg.inference.trained import Chosen
 from fmseg.records.dataset import CaseFiles
 
+#: that a file system takes
+MAX_NAME_BYTES = 255
 TABLE, OVERLAYS = "report.csv", "overlays"
 
 
@@ -89,7 +92,10 @@ class LabelMapWriter:
         return self._cells(row)
 
     def _overlay(self, case: CaseFiles) -> Path:
-        return self.folder / OVERLAYS / f"{output_name(case)}.png"
+        name = f"{output_name(case)}.png"
+        if len(os.fsencode(name)) > MAX_NAME_BYTES:
+            name = f"{sha256(os.fsencode(name))[:32]}.png"
+        return self.folder / OVERLAYS / name
 
 
 def _write_overlay(done: Prediction, path: Path) -> None:
