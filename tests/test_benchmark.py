@@ -215,7 +215,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(root, capsys, monkeypatch
     [
         ("studies: [{dataset: 501, regimes: [20]}]", "'20' is no regime"),
         ("studies: [{dataset: 501, recipes: [finetune]}]", "finetune is none for segmentation"),
-        ("studies: [{dataset: 501, recipes: [upnet]}]", "Did you mean 'upernet'"),
+        ("studies: [{dataset: 501, recipes: [upernett]}]", "Did you mean 'upernet'"),
         ("studies: [{dataset: 501, test: some}]", "give 'folds', 'official'"),
         ("studies: [{dataset: 501, test: official}]", "has no folder imagesTs"),
         ("studies: [{dataset: 501, regimes: [n=500]}]", "wants more than the"),
