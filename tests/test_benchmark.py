@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from fmseg.cli.frame import type_command
 from fmseg.records.benchmark import BenchmarkScore
-from fmseg.records.protocol import Protocol
+from fmseg.records.protocol import Protocol, find_preset
 from fmseg.records.run import RunConfig
 from fmseg.stages import train
 from fmseg.stages.benchmark import plan_runs
@@ -118,6 +120,23 @@ def test_no_patient_is_trained_and_tested_on_in_any_regime(raw_dataset, tmp_path
             assert few < more < most
             shown = sizes[split, "p=2x2"]
             assert len({patient(case) for case in shown}) == 2 and len(shown) == 4
+
+
+def test_a_published_protocol_runs_once_its_dataset_is_there(raw_dataset, tmp_path, capsys):
+    assert type_command("--root", str(tmp_path), "benchmark", "jnu_ifm", "--dry-run") == 2
+    assert "No dataset is called 'JNU_IFM'" in capsys.readouterr().err
+    name = "Dataset504_JNU_IFM"
+    workspace = raw_dataset(name, num_patients=12, images_per_patient=3)
+    # a frame that lacks a structure is left out
+    label = workspace.raw_dataset(name) / "labelsTr" / "P04_2.png"
+    cv2.imwrite(str(label), np.minimum(cv2.imread(str(label), cv2.IMREAD_UNCHANGED), 1))
+    assert type_command("--root", str(tmp_path), "plan_and_preprocess", "-d", "504", "-np", "0") == 0
+    runs = plan_runs(workspace, find_preset("jnu_ifm"), "fmsegPlans")
+    assert [run.split for run in runs] == [0, 1, 2, 3, 4] and {run.recipe for run in runs} == {"upernet"}
+    for run in runs:
+        assert len({patient(case) for case in run.work.cases.train}) == 4
+        assert "P04_2" not in (*run.work.cases.train, *run.work.cases.val)
+        assert abs(len(run.work.cases.val) - 18) <= 3
 
 
 def test_the_normal_job_sees_nothing_of_it(root, capsys):

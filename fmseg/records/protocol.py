@@ -32,6 +32,8 @@ class Study(Part):
     #: what is tested on: ``folds`` (split i: the validation cases of fold i), a share of the cases as ``0.2``, always
     #: the same patients, or ``official`` (imagesTs and its labels)
     test: str = FOLDS
+    #: whether cases that lack one of the classes are left out, of training and test
+    only_complete: bool = False
     #: further datasets that every network is tested on
     cohorts: tuple[str, ...] = ()
 
@@ -75,7 +77,17 @@ PRESETS: dict[str, dict[str, Any]] = {
             }
         ]
     },
-    "jnu_ifm": {"studies": [{"dataset": "JNU", "recipes": ["upernet"], "regimes": {"p=4x10": 5}, "test": 0.5}]},
+    "jnu_ifm": {
+        "studies": [
+            {
+                "dataset": "JNU_IFM",
+                "recipes": ["upernet"],
+                "regimes": {"p=4x10": 5},
+                "test": 0.5,
+                "only_complete": True,
+            }
+        ]
+    },
     "fetal_planes": {
         "studies": [
             {

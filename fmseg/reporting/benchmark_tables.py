@@ -40,12 +40,17 @@ class Column:
     measure: str
 
     @property
-    def title(self) -> str:
-        """The head of the column."""
+    def head(self) -> tuple[str, str, str]:
+        """The head of the column: what is learned from and tested on, how much of it, and how."""
         where = _short(self.dataset)
         if self.tested_on != self.dataset:
             where += f" to {_short(self.tested_on)}"
-        return " ".join(part for part in (where, self.regime, self.recipe) if part)
+        return where, self.regime, self.recipe
+
+    @property
+    def title(self) -> str:
+        """The head in one line."""
+        return " ".join(part for part in self.head if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +188,7 @@ def _draw(panels: Panels) -> bytes:
     handles: dict[str, Any] = {}
     for axis, (key, lines) in zip(axes, curves.items(), strict=False):
         _draw_panel(axis, key, lines, names)
-        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True)) | handles
     shown = [name for name in names if name in handles]
     figure.legend(
         [handles[name] for name in shown], shown, loc="outside lower center", ncols=3, frameon=False, fontsize=9
@@ -200,18 +205,24 @@ def _draw_panel(axis: Any, key: tuple[str, str, str, str], lines: Lines, names: 
     dataset, tested_on, recipe, measure = key
     ticks = set()
     for row, regimes in lines.items():
-        points = sorted(_point(found) for found in regimes.values())
-        x, y, error = (np.array(column) for column in zip(*points, strict=True))
-        ticks |= set(x.tolist())
-        number = names.index(row)
-        axis.errorbar(
-            *(x, 100 * y, 100 * error),
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
-            linestyle=":" if row.endswith(SCRATCH) else "-",
-            capsize=3,
-            label=row,
-        )
+        number, dashes = names.index(row), ":" if row.endswith(SCRATCH) else "-"
+        # samples of few patients do not lie within those of many: they are points beside the curve
+        of_patients = {name for name in regimes if name.startswith("p=")}
+        for chosen, style in ((regimes.keys() - of_patients, dashes), (of_patients, "none")):
+            if not chosen:
+                continue
+            points = sorted(_point(regimes[name]) for name in chosen)
+            x, y, error = (np.array(column) for column in zip(*points, strict=True))
+            ticks |= set(x.tolist())
+            axis.errorbar(
+                *(x, 100 * y, 100 * error),
+                color=COLOURS[number % len(COLOURS)],
+                marker=MARKERS[number % len(MARKERS)],
+                markerfacecolor="none" if style == "none" else None,
+                linestyle=style,
+                capsize=3,
+                label=row,
+            )
     axis.set_xscale("log")
     axis.set_xticks(sorted(ticks))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -225,9 +236,9 @@ def _draw_panel(axis: Any, key: tuple[str, str, str, str], lines: Lines, names: 
 
 
 def _point(scores: Sequence[BenchmarkScore]) -> tuple[float, float, float]:
-    """Return labelled cases, mean score and standard error of the splits of a regime."""
+    """Return labelled cases, mean score and standard error (NaN for one split) of a regime."""
     mean, error = mean_and_error([each.score.mean for each in scores])
-    return float(np.mean([each.num_train_cases for each in scores])), mean, error or 0.0
+    return float(np.mean([each.num_train_cases for each in scores])), mean, math.nan if error is None else error
 
 
 def _short(name: str) -> str:

@@ -22,10 +22,16 @@ def table_rows(table: BenchmarkTable) -> tuple[tuple[str, ...], list[tuple[str, 
 
 
 def table_text(table: BenchmarkTable) -> str:
-    """Return the table as lines of equal width, and its notes."""
-    columns, rows = table_rows(table)
-    widths = [max(len(line[index]) for line in (columns, *rows)) for index in range(len(columns))]
-    lines = [_line(columns, widths), "  ".join("-" * width for width in widths), *(_line(row, widths) for row in rows)]
+    """Return the table as lines of equal width, its heads in three lines, and its notes."""
+    _, rows = table_rows(table)
+    heads = [
+        (name, *parts)
+        for name, parts in zip(("", "", "method"), zip(*(c.head for c in table.columns), strict=True), strict=True)
+    ]
+    heads = [head for head in heads if any(head)]
+    widths = [max(len(line[index]) for line in (*heads, *rows)) for index in range(len(table.columns) + 1)]
+    rule = "  ".join("-" * width for width in widths)
+    lines = [*(_line(head, widths) for head in heads), rule, *(_line(row, widths) for row in rows)]
     return "\n".join([*lines, "", *table.notes]) + "\n"
 
 

@@ -53,7 +53,11 @@ class Setting:
     def pool(self, split: int) -> Fold:
         """Return all cases that a split may learn from, and those that it is tested on, of other patients."""
         if self.study.test == FOLDS:
-            fold = self.folds[split % len(self.folds)]
+            whole, kept = self.folds[split % len(self.folds)], set(self.cases)
+            fold = Fold(
+                train=tuple(case for case in whole.train if case in kept),
+                val=tuple(case for case in whole.val if case in kept),
+            )
         elif self.study.share is not None:
             fold = held_out(self.cases, self.patients, self.study.share)
         else:
@@ -136,6 +140,9 @@ def open_setting(workspace: Workspace, study: Study, plans_name: str) -> Setting
             fact.case: tuple(one for one, (pixels, _) in zip(names, fact.class_counts, strict=True) if pixels)
             for fact in facts
         }
+    if study.only_complete:
+        every = set(plans.labels.names)
+        facts = [fact for fact in facts if set(classes[fact.case]) == every]
     if study.test == OFFICIAL and not (workspace.raw_dataset(name) / "imagesTs").is_dir():
         raise NotReady(
             f"{name} has no folder imagesTs to test on. Put its test images and labels (labelsTs, or labelsTs.csv) "
@@ -241,7 +248,8 @@ def _run(workspace: Workspace, setting: Setting, regime: Regime, split: int, cas
     recipe = resolve(way.recipe, adapt_finetuning(planned, way.card)[0], settings)
     if recipe.patience:
         raise UsageError("patience would choose the weights by the cases that are tested on. Leave it out.")
-    place = workspace.benchmarks() / "runs" / setting.dataset / f"test_{setting.study.test}" / regime.folder
+    test = f"test_{setting.study.test}" + ("_complete" if setting.study.only_complete else "")
+    place = workspace.benchmarks() / "runs" / setting.dataset / test / regime.folder
     return BenchmarkRun(
         setting=setting,
         regime=regime,
