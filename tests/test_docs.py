@@ -185,6 +185,11 @@ def test_nothing_is_unpickled_or_evaluated():
                 names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
                 assert not {"pickle", "dill", "marshal", "joblib"} & {name.split(".")[0] for name in names}, path
             elif isinstance(node, ast.Call):
+                if path.name == "foreign_files.py" and ast.unparse(node.func) == "torch.load":
+                    assert (
+                        ast.unparse(next(word for word in node.keywords if word.arg == "weights_only").value) == "True"
+                    )
+                    continue
                 assert ast.unparse(node.func) not in banned, f"{path}:{node.lineno}"
                 if ast.unparse(node.func) in ("np.load", "numpy.load"):
                     keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
-
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fmseg.records.labels import OutputScheme
 from fmseg.records.recipe import Recipe
