@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from fmseg.cli.frame import type_command
 from fmseg.records.benchmark import BenchmarkScore
-from fmseg.records.protocol import Protocol, find_preset
+from fmseg.records.protocol import PRESETS, Protocol, find_preset, read_protocol
 from fmseg.records.run import RunConfig
 from fmseg.stages import train
 from fmseg.stages.benchmark import plan_runs
@@ -251,3 +252,16 @@ def test_a_wrong_protocol_is_refused_before_anything_runs(text, problem, root, c
     assert benchmark(root, str(root / "wrong.yaml")) in (2, 3)
     assert problem in capsys.readouterr().err.replace("\n", " ")
     assert not (root / "fmseg_results").exists()
+
+
+def test_the_protocol_of_the_docs_is_one(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "how-to" / "benchmark.md").read_text()
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "ours.yaml").write_text(snippet)
+    protocol = read_protocol(tmp_path / "ours.yaml")
+    assert protocol.name == "ours" and protocol.starts == ("scratch", "d503")
+    first, second = protocol.studies
+    assert first.regimes == {"n=20": 5, "25%": 3, "full": 3} and first.share == 0.2
+    assert second.recipes == {"linear_probe": {}, "finetune": {"iterations": "500"}}
+    assert second.regimes == {"full": 3} and second.cohorts == ("504",)
+    assert {find_preset(name).name for name in PRESETS} == set(PRESETS)

@@ -178,7 +178,8 @@ def run_missing(session: Session, protocol: Protocol, runs: Sequence[BenchmarkRu
     outcome = Outcome()
     waiting = [run for run in runs if not is_done(run)]
     for number, run in enumerate(waiting):
-        left = sum(run_times(runs)[runs.index(each)] for each in waiting[number:])
+        times = dict(zip((each.folder.path for each in runs), run_times(runs), strict=True))
+        left = sum(times[each.folder.path] for each in waiting[number:])
         logger.info("Run %d of %d, about %s left. %s", number + 1, len(waiting), duration(left), run.title)
         if is_done(run):  # by another process, meanwhile
             continue

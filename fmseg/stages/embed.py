@@ -7,6 +7,7 @@ millions of images need no memory.
 
 import logging
 import zipfile
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from fmseg.console import track
 from fmseg.errors import BadData, UsageError
 from fmseg.files import writing
 from fmseg.inference.embedding import Embedder, Embedding
-from fmseg.records.cases import CaseFiles
+from fmseg.records.cases import CaseFiles, Chosen
 from fmseg.records.foundation import choose_foundation
 from fmseg.records.sources import list_cases
 from fmseg.workspace import Workspace
@@ -53,8 +54,8 @@ def embed(
     failed: list[tuple[str, str]] = []
     found = track(embedder.embed(cases), "embed", len(cases), unit="images")
     with writing(output) as temporary:
-        kept = write_features(temporary, found, failed, embedder.width)
-        if not kept:
+        kept = Chosen(cases, write_features(temporary, found, failed, embedder.width))
+        if not len(kept):
             raise BadData(f"{source}: none of {len(cases)} images can be read, the first since: {failed[0][1]}")
         if dense:
             _append_dense(temporary, embedder, kept)
@@ -63,34 +64,33 @@ def embed(
     return Embedded(card.name, len(kept), card.architecture.width, tuple(failed), output)
 
 
-def write_features(
-    path: Path, found: Iterable[Embedding], failed: list[tuple[str, str]], width: int
-) -> list[CaseFiles]:
-    """Write rows as they come; append what is broken to ``failed``; return the cases that were written.
+def write_features(path: Path, found: Iterable[Embedding], failed: list[tuple[str, str]], width: int) -> np.ndarray:
+    """Write rows as they come; append what is broken to ``failed``; return the numbers of those that were written.
 
     How many there are is known at the end alone, so rows go to a file beside first.
     """
-    kept, contents = [], []
+    kept, contents, names = array("q"), array("Q"), []
     rows = path.with_name(path.name + ".rows.tmp")
     try:
         with open(rows, "wb") as file:
-            for each in found:
+            for number, each in enumerate(found):
                 if each.row is None:
                     failed.append((str(each.files.images[0]), each.problem))
                     continue
-                kept.append(each.files)
+                kept.append(number)
+                names.append(each.files.name)
                 contents.append(each.content)
                 file.write(each.row.astype("<f4").tobytes())
         if kept:
             table = np.memmap(rows, dtype="<f4", mode="r", shape=(len(kept), 2 * width))
             with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-                _write(archive, "names", np.array([case.name for case in kept]))
+                _write(archive, "names", np.array(names))
                 _write(archive, "content", np.array(contents, np.uint64))
                 _write_rows(archive, "cls", table[:, :width])
                 _write_rows(archive, "patch_mean", table[:, width:])
     finally:
         rows.unlink(missing_ok=True)
-    return kept
+    return np.array(kept, np.int64)
 
 
 def _append_dense(path: Path, embedder: Embedder, cases: Sequence[CaseFiles]) -> None:
