@@ -74,8 +74,7 @@ def compare(session: Session, asked: Asked) -> Output:
     runs = plan_runs(session.workspace, protocol, asked.plans)
     if session.dry_run:
         return _ahead(runs)
-    if not asked.fresh:
-        need_current(runs)
+    need_current(runs, fresh=asked.fresh)
     outcome = run_missing(session, protocol, runs, asked)
     folder = write_tables(session.workspace, protocol, runs)
     columns, rows = table_rows(table := tables_of(runs))
@@ -103,7 +102,7 @@ def compare(session: Session, asked: Asked) -> Output:
 
 def _ahead(runs: Sequence[BenchmarkRun]) -> Output:
     """Return what ``--dry-run`` prints: every run, how far it is, and its time."""
-    states = ["done" if is_done(run) else "out of date" if run.is_stale else run.state for run in runs]
+    states = ["out of date" if run.is_stale else "done" if is_done(run) else run.state for run in runs]
     times = run_times(runs)
     left = sum(time for time, state in zip(times, states, strict=True) if state != "done")
     columns = ("dataset", "regime", "split", "recipe", "start", "cases", "tested on", "state", "time")

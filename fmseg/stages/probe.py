@@ -90,7 +90,8 @@ def probe_foundations(
         raise NotReady(f"{workspace.foundations()} holds no checkpoint to probe. Make one with: fmseg pretrain")
     rows: list[ProbeRow] = []
     random: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for (folder, card), each in track([(one, each) for one in chosen for each in opened], "probe", len(chosen)):
+    pairs = [(one, each) for one in chosen for each in opened]
+    for (folder, card), each in track(pairs, "probe", len(pairs)):
         if card.architecture.channels != each.store.channels:
             logger.warning("%s does not fit %s: it is of other channels", card.name, each.name)
             continue

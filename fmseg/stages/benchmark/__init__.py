@@ -24,7 +24,7 @@ from fmseg.records.run import RunConfig
 from fmseg.records.scores import ClassificationScores, Scores
 from fmseg.reporting.benchmark_tables import BenchmarkTable, draw_label_curves, summarise
 from fmseg.reporting.benchmark_text import table_csv, table_latex, table_text
-from fmseg.stages.benchmark.external import Tested, score_elsewhere
+from fmseg.stages.benchmark.external import Tested, need_alike, score_elsewhere
 from fmseg.stages.benchmark.runs import BenchmarkRun, fits, open_setting, runs_of
 from fmseg.workspace import Workspace, dataset_id
 
@@ -53,9 +53,19 @@ def plan_runs(workspace: Workspace, protocol: Protocol, plans_name: str) -> list
     begins if one of them cannot: a dataset that is not prepared, an unknown recipe, too few patients.
     """
     settings = [open_setting(workspace, study, plans_name) for study in protocol.studies]
-    runs = [run for setting in settings for run in runs_of(workspace, setting, protocol.starts)]
-    unique = {run.folder.path: run for run in sorted(runs, key=lambda run: run.split)}
-    return list(unique.values())
+    for setting in settings:
+        for name in setting.cohorts:
+            need_alike(workspace, setting.plans, name)
+    unique: dict[tuple[object, ...], BenchmarkRun] = {}
+    for setting in settings:
+        for run in runs_of(workspace, setting, protocol.starts):
+            there = unique.setdefault((run.dataset, run.regime.name, run.split, run.recipe, run.start), run)
+            if there.folder.path != run.folder.path:
+                raise UsageError(
+                    f"{run.title} is asked for twice, with other settings or another test, and a table has one place "
+                    "for it. Make two benchmarks of it; they share the runs that they have in common."
+                )
+    return sorted(unique.values(), key=lambda run: run.split)
 
 
 def fitting_recipes(workspace: Workspace, dataset: str, names: Sequence[str], plans_name: str) -> list[str]:
@@ -68,10 +78,17 @@ def fitting_recipes(workspace: Workspace, dataset: str, names: Sequence[str], pl
     return found
 
 
-def need_current(runs: Iterable[BenchmarkRun]) -> None:
-    """Raise UsageError if some runs were made under another plan, on other cases, or from other weights than now."""
+def need_current(runs: Iterable[BenchmarkRun], *, fresh: bool) -> None:
+    """Raise UsageError if some runs were made under another plan, on other cases, or from other weights than now.
+
+    fresh: what they came to is forgotten instead.
+    """
     stale = [run for run in runs if run.is_stale]
-    if stale:
+    if fresh:
+        for run in stale:
+            for path in run.folder.path.glob(f"**/{RESULT}"):
+                path.unlink()
+    elif stale:
         raise UsageError(
             f"{len(stale)} runs were trained under another plan, on other cases or from other weights than now, such "
             f"as {stale[0].folder.path}. Train those anew, and no others, with: --fresh"
@@ -80,8 +97,7 @@ def need_current(runs: Iterable[BenchmarkRun]) -> None:
 
 def is_done(run: BenchmarkRun) -> bool:
     """Return whether a run is trained and tested, on all of its cohorts too."""
-    there = all((_place(run, name) / RESULT).exists() for name in (run.dataset, *run.cohorts))
-    return there and not run.is_stale
+    return all((_place(run, name) / RESULT).exists() for name in (run.dataset, *run.cohorts))
 
 
 def scores_of(runs: Iterable[BenchmarkRun]) -> list[BenchmarkScore]:

@@ -31,7 +31,7 @@ from fmseg.inference.scoring import NSD_TOLERANCE, score
 from fmseg.planning.patients import patients_of
 from fmseg.records.dataset import CaseFiles, Dataset, strip_ending, visible_files
 from fmseg.records.labels import LabelScheme, split_classes
-from fmseg.records.plans import Fold
+from fmseg.records.plans import Fold, Plans
 from fmseg.records.scores import CaseScore, ClassificationScores, Scores
 from fmseg.records.tables import read_classes
 from fmseg.workspace import Workspace
@@ -73,6 +73,17 @@ def score_elsewhere(workspace: Workspace, run_folder: Path, name: str, place: Pa
     else:
         save_class_scores(tested.scores, target)
     return tested
+
+
+def need_alike(workspace: Workspace, plans: Plans, name: str) -> None:
+    """Raise BadData unless a cohort is labelled with what networks of a plan know."""
+    dataset = Dataset.load(workspace.raw_dataset(name))
+    if dataset.task != plans.task:
+        raise BadData(f"{name} is for {dataset.task}, and {plans.dataset} for {plans.task}. Choose another cohort.")
+    if isinstance(plans.labels, LabelScheme):
+        label_reader(dataset.labels, plans.labels, name)
+    elif plans.labels is not None and not set(dataset.class_scheme.names) & set(plans.labels.names):
+        raise BadData(f"{name} shows none of the classes {', '.join(plans.labels.names)} of {plans.dataset}.")
 
 
 def _on_label_maps(member: Member, dataset: Dataset, exposure: Exposure, *, is_own: bool) -> Tested:

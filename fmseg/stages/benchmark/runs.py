@@ -148,11 +148,14 @@ def open_setting(workspace: Workspace, study: Study, plans_name: str) -> Setting
             f"{name} has no folder imagesTs to test on. Put its test images and labels (labelsTs, or labelsTs.csv) "
             "there, or hold some out with: test: 0.2"
         )
+    cohorts = tuple(workspace.dataset_name(each) for each in study.cohorts)
+    if name in cohorts:
+        raise UsageError(f"{name} is learned from, so it is no cohort. Test on its own patients with: test: 0.2")
     _ = study.share  # a wrong word is refused before anything runs
     return Setting(
         study=study,
         dataset=name,
-        cohorts=tuple(workspace.dataset_name(each) for each in study.cohorts),
+        cohorts=cohorts,
         plans=plans,
         cases=tuple(fact.case for fact in facts),
         patients={fact.case: fact.patient for fact in facts},
