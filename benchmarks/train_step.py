@@ -38,7 +38,7 @@ from fmseg.sampling.order import Draw
 from fmseg.sampling.patches import PatchDataset
 from fmseg.tasks.segmentation import SegmentationTask
 
-SIZE, BATCH, PAPER_WIDTH = (224, 224), 8, 384
+SIZE, PAPER_WIDTH = (224, 224), 384
 SCHEME = LabelScheme(
     names=("a", "b", "c", "d"), values=((1,), (2,), (3,), (4,)), painted=(1, 2, 3, 4), has_regions=False, ignore=None
 )
@@ -134,14 +134,14 @@ def unet(base: int) -> nn.Module:
     return segmenters["unet"](Recipe.model_construct(unet=shape), architecture("vit_small"), SCHEME.num_outputs)
 
 
-def training_step(network: nn.Module, device: str, precision: str) -> tuple[Step, float]:
+def training_step(network: nn.Module, device: str, precision: str, batch: int) -> tuple[Step, float]:
     """Return a step of ``fmseg train`` on made images, and its operations in GFLOP (2 for a multiplication)."""
     task = SegmentationTask(network, SCHEME, loss_name="ce_dice", ema_decay=0.99).to(device).train()
     optimizer = adamw(parameter_groups(task.model.named_parameters(), depth=12))
     groups, scaler = clip_groups(task.clip_modules(), optimizer), torch.amp.GradScaler(enabled=False)
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(BATCH, 1, *SIZE, generator=generator).to(device)
-    label = torch.randint(SCHEME.num_outputs, (BATCH, *SIZE), generator=generator).to(device)
+    image = torch.randn(batch, 1, *SIZE, generator=generator).to(device)
+    label = torch.randint(SCHEME.num_outputs, (batch, *SIZE), generator=generator).to(device)
     set_step(optimizer, 1e-4, 0.01)
 
     def forward_backward() -> None:
@@ -197,7 +197,7 @@ class MadeStore:
 def augmented_images_per_core_second() -> float:
     """Return how many training samples one core makes in a second of its own."""
     augmentation, _ = plan_augmentation("ultrasound", SCHEME)
-    recipe = Recipe.model_construct(input_size=SIZE, batch_size=BATCH, foreground_share=0.0, augmentation=augmentation)
+    recipe = Recipe.model_construct(input_size=SIZE, batch_size=1, foreground_share=0.0, augmentation=augmentation)
     samples = PatchDataset(MadeStore(), range(NUM_IMAGES), recipe, mean=[0.2], std=[0.2], seed=0)  # type: ignore[arg-type]
     start = time.process_time()
     for index in range(NUM_IMAGES):
@@ -205,7 +205,7 @@ def augmented_images_per_core_second() -> float:
     return NUM_IMAGES / (time.process_time() - start)
 
 
-def measure(device: str, precision: str, repeats: int) -> list[dict[str, object]]:
+def measure(device: str, precision: str, repeats: int, batch: int) -> list[dict[str, object]]:
     """Return a row for each step: images a second, share of the peak."""
     planned = decoder_width(detect_hardware(), is_segmentation=True)[0]
     networks = {
@@ -216,7 +216,7 @@ def measure(device: str, precision: str, repeats: int) -> list[dict[str, object]
         f"unet, {BASE_FEATURES['cpu']}": unet(BASE_FEATURES["cpu"]),
     }
     steps = {"products": products(device, precision)}
-    steps |= {name: training_step(network, device, precision) for name, network in networks.items()}
+    steps |= {name: training_step(network, device, precision, batch) for name, network in networks.items()}
     clock: dict[str, list[float]] = {name: [] for name in steps}
     cores: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(repeats + 1):
@@ -235,7 +235,7 @@ def measure(device: str, precision: str, repeats: int) -> list[dict[str, object]
         speed = gflop / seconds[name]
         row = {"step": name, "GFLOP": gflop, "GFLOP/s": speed, "share_of_peak": speed / peak}
         if name != "products":
-            row |= {"images_per_s": BATCH / seconds[name], "times_plain": plain / seconds[name]}
+            row |= {"images_per_s": batch / seconds[name], "times_plain": plain / seconds[name]}
         rows.append(row | {"seconds": seconds[name], "seconds_on_the_clock": statistics.median(clock[name])})
     return rows
 
@@ -245,17 +245,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    rows = measure(arguments.device, arguments.precision, arguments.repeats)
+    rows = measure(arguments.device, arguments.precision, arguments.repeats, arguments.batch)
     made = WORKERS * augmented_images_per_core_second()
     fastest = max(float(str(row.get("images_per_s", 0))) for row in rows)
     if arguments.json:
         print(json.dumps({"steps": rows, "augmented_images_per_s": made, "fastest_step_images_per_s": fastest}))
         return
-    print(f"{arguments.device}, {arguments.precision}, {torch.get_num_threads()} threads, batch {BATCH} of {SIZE}")
+    threads = f"{torch.get_num_threads()} threads"
+    print(f"{arguments.device}, {arguments.precision}, {threads}, batch {arguments.batch} of {SIZE}")
     for row in rows:
         shown = [f"{key} {value:.3g}" for key, value in row.items() if isinstance(value, float)]
         print(f"{row['step']:>22}: {', '.join(shown)}")

@@ -19,6 +19,10 @@ from typing import Any
 
 from fmseg.errors import BadRecord, Busy, EnvironmentProblem
 
+#: name of a temporary file, and the process that writes it
+STRAY = re.compile(r"\.(\d+)\.tmp$")
+#: what a failing disk, or a network disk that went away, answers
+DISK_TROUBLE = (errno.EIO, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT)
 #: of a file name that a temporary one is made of by adding to it; most file systems allow 255 in all
 MAX_NAME_BYTES = 200
 
@@ -66,6 +70,10 @@ def writable(folder: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise EnvironmentProblem(
                 f"{folder}: cannot write there ({error.strerror}). Choose another folder, or mend its rights."
+            ) from error
+        if error.errno in DISK_TROUBLE:
+            raise EnvironmentProblem(
+                f"{folder}: the disk reported an error ({error.strerror}). Check it, then run the same command again."
             ) from error
         raise
 
@@ -161,10 +169,29 @@ def locked(folder: Path, what: str) -> Iterator[None]:
             raise Busy(
                 f"{folder}: {holder} is working on {what}. Wait for it to end, or stop it, then try again."
             ) from error
+        remove_strays(folder)
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}")
         handle.flush()
         yield
+
+
+def remove_strays(folder: Path) -> None:
+    """Remove what killed processes of this machine left half written in a folder."""
+    for path in folder.glob(".*.tmp") if folder.is_dir() else ():
+        match = STRAY.search(path.name)
+        if match and not _is_running(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def append_lines(path: Path, lines: list[str]) -> None:

@@ -142,7 +142,7 @@ def test_the_whole_job_of_the_page_runs(raw_dataset, tmp_path, monkeypatch):
     workspace = raw_dataset(NAME)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(workspace.raw_dataset(NAME) / "imagesTr", tmp_path / "archive")
-    namespace: dict[str, object] = {}
+    namespace: dict[str, object] = {"__name__": "__main__"}
     exec(compile(snippets()[0], "python.md", "exec"), namespace)
     training = namespace["training"]
     assert len(training.folds) == 3 and training.selection.dataset == NAME

@@ -1,4 +1,4 @@
-"""The commands that look at data and decide: doctor, fingerprint, plan, preprocess, explain, convert, list."""
+"""The commands that look at data and decide: doctor, fingerprint, plan, preprocess, explain, list."""
 
 from itertools import groupby
 from pathlib import Path
@@ -10,13 +10,6 @@ from fmseg.cli.arguments import complete_dataset, dataset_names, parse_duration,
 from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.preparation import Preparation, examine, image_datasets, mend_dataset, prepare_dataset
 from fmseg.console import print_line, print_table
-
-#: the layouts, which are imported when the command runs
-LAYOUTS = (
-    "auto, or busi, camus, coco, fass, fetal_planes, hc18, images, jnu_ifm, masks, msd, nnunet, nnunet_v1, psfhs, table"
-)
-#: files that are listed under one reason
-MAX_SHOWN = 20
 
 Datasets = Annotated[
     list[str] | None,
@@ -258,41 +251,12 @@ def _print_plan(rows: list[dict[str, str]]) -> None:
         print_line("")
 
 
-@command("convert", example="fmseg convert auto /data/HC18 -d 501")
-def convert(
-    session: Session,
-    layout: Annotated[str, typer.Argument(help=LAYOUTS)],
-    source: Annotated[Path, typer.Argument(help="Folder of the original files, or table")],
-    dataset: Annotated[int, typer.Option("-d", "--dataset", help="Number of the new dataset.")],
-    name: Annotated[str | None, typer.Option(help="Its name; by default the layout's or the folder's.")] = None,
-    modality: Annotated[str | None, typer.Option(help="What the images are; by default ultrasound.")] = None,
-) -> Output:
-    """Bring images and labels, however they are kept, into fmseg_raw; the source is never changed."""
-    from fmseg.stages.convert import convert as bring
-
-    if session.dry_run:
-        return would([source], [session.workspace.raw / f"Dataset{dataset:03d}_..."])
-    summary = bring(session.workspace, layout, source, dataset, name, modality=modality)
-    columns = ("dataset", "layout", "task", "classes", "modality", "cases", "tests", "patients", "skipped")
-    row = (
-        *(summary.dataset, summary.layout, summary.task, ", ".join(summary.classes) or "-", summary.modality),
-        *(summary.num_cases, summary.num_tests, summary.num_patients or "not named", len(summary.skipped)),
-    )
-
-    def show() -> None:
-        print_table("Converted", columns, [row])
-        for reason, files in groupby(sorted(summary.skipped, key=lambda item: item[1]), key=lambda item: item[1]):
-            names = [file for file, _ in files]
-            more = f" ... ({len(names)} files; all of them with --json)" if len(names) > MAX_SHOWN else ""
-            print_line(f"skipped, since {reason}: {', '.join(names[:MAX_SHOWN])}{more}")
-
-    return Output(summary.as_dict(), show, summary.exit_code)
-
-
 @command("list", example="fmseg list")
 def listing(
     session: Session,
-    what: Annotated[str, typer.Argument(help="datasets, foundations, recipes, networks, decoders ...")] = "datasets",
+    what: Annotated[
+        str, typer.Argument(help="datasets, foundations, recipes, networks, decoders, sources ...")
+    ] = "datasets",
 ) -> Output:
     """Show what is in this workspace: datasets and how far they are, foundations, registered parts."""
     from fmseg.stages.listing import listing as collect

@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 from fmseg._version import __version__
 from fmseg.console import messages, print_json, print_line, print_table, printable, set_up_logging
 from fmseg.errors import EnvironmentProblem, FmsegError
+from fmseg.files import DISK_TROUBLE
 from fmseg.registry import load_plugins
 from fmseg.workspace import Workspace
 
@@ -203,8 +204,10 @@ def _report(error: BaseException, as_json: bool) -> int:
 
 def _recognised(error: BaseException) -> BaseException:
     """Return the environment's own refusals (disk, memory, rights) as an EnvironmentProblem."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-        return EnvironmentProblem(f"{error.filename}: {error.strerror}. Mend that, then run the same command again.")
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE, *DISK_TROUBLE)
+    if isinstance(error, OSError) and error.errno in refusals:
+        where = error.filename or "a file"
+        return EnvironmentProblem(f"{where}: {error.strerror}. Mend that, then run the same command again.")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return EnvironmentProblem(f"Out of memory ({error}). Type --set batch_size=... with half the planned number.")
     return error

@@ -1,12 +1,12 @@
 """The commands that learn and predict: pretrain, train, find_best, predict, evaluate, demo."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from fmseg.cli.ahead import look_ahead
 from fmseg.cli.arguments import (
     ALL,
     complete_dataset,
@@ -31,11 +31,12 @@ from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.launcher import launched, must_launch
 from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
 from fmseg.cli.reports import dataset_report, foundation_report, tell_report
-from fmseg.console import duration, is_only_process, print_line, print_table
+from fmseg.cli.starting import start_from
+from fmseg.console import is_only_process, print_line, print_table
 
-if TYPE_CHECKING:
-    from fmseg.stages.pretrain import Preview
-
+GoOnFrom = Annotated[
+    str | None, typer.Option(help="Go on from this checkpoint, or file of weights.", autocompletion=complete_foundation)
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")]
 Workers = Annotated[int | None, typer.Option("--num-workers", help="Loader processes; 0 loads inline.")]
 Minutes = Annotated[float, typer.Option("--checkpoint-minutes", help="At most this much work is ever lost.")]
@@ -54,9 +55,7 @@ def pretrain(
     images: Images = None,
     modality: Modality = None,
     name: Annotated[str | None, typer.Option(help="Name of the checkpoint; by default from the datasets.")] = None,
-    init: Annotated[
-        str | None, typer.Option(help="Go on from this foundation checkpoint.", autocompletion=complete_foundation)
-    ] = None,
+    init: GoOnFrom = None,
     budget: Budget = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -79,7 +78,7 @@ def pretrain(
     names = [] if images and not dataset else names
     options = PretrainOptions(
         name=name,
-        init=init,
+        init=start_from(session, init) if init else None,
         budget_s=parse_duration(budget),
         settings=parse_settings(settings),
         num_workers=workers,
@@ -91,7 +90,7 @@ def pretrain(
     )
     if session.dry_run:
         ahead = preview(session.workspace, names, options) if names else []
-        return _ahead([*(session.workspace.prepared(each) for each in names), *(images or ())], ahead)
+        return look_ahead([*(session.workspace.prepared(each) for each in names), *(images or ())], ahead)
     own = image_datasets(session, images, modality)
     how = Preparation(num_processes(processes), keeps_plan=True, with_store=store, cluster=cluster)
     skipped = sum(prepare_dataset(session, each, how)[-1] for each in own if is_only_process())
@@ -112,32 +111,6 @@ def pretrain(
     return Output(value, show, 5 if skipped else 0)
 
 
-def _ahead(reads: list[Path], found: "list[Preview]") -> Output:
-    """Return what ``pretrain --dry-run`` prints: files, and what it takes and brings."""
-    files = would(reads, [each.folder for each in found])
-    columns = ("checkpoint", "network", "images", "samples seen", "time", "memory GB", "disk GB", "images/s")
-    rows = [
-        (
-            *(each.folder.name, each.network, each.num_images, each.cost.samples_seen, duration(each.cost.seconds)),
-            *(round(each.cost.memory_gb, 1), round(each.cost.disk_gb, 2), round(each.cost.images_per_s, 1)),
-        )
-        for each in found
-    ]
-    costs = [
-        {"checkpoint": each.folder.name, "modality": each.modality, "network": each.network, "benefit": each.benefit}
-        | asdict(each.cost)
-        for each in found
-    ]
-
-    def show() -> None:
-        files.show()
-        print_table("By rule of thumb, on one device", columns, rows)
-        for each in found:
-            print_line(f"{each.folder.name}: {each.benefit}.")
-
-    return Output(files.value | {"costs": costs}, show)
-
-
 @command("train", example="fmseg train 501 fold0")
 def train(
     session: Session,
@@ -147,7 +120,7 @@ def train(
     plans: PlansName = "fmsegPlans",
     init: Annotated[
         str,
-        typer.Option(help="auto, scratch, or the name of a foundation checkpoint.", autocompletion=complete_foundation),
+        typer.Option(help="auto, scratch, a checkpoint, or a file of weights.", autocompletion=complete_foundation),
     ] = "auto",
     settings: Settings = None,
     workers: Workers = None,
@@ -164,6 +137,7 @@ def train(
     (name,) = dataset_names(workspace, [dataset])
     if session.dry_run:
         return would([workspace.prepared(name)], [workspace.results_of(name)])
+    start = start_from(session, init)
     if must_launch(gpus):
         return launched(gpus)
     recipes = [recipe] if recipe else planned_recipes(workspace, name, plans)[: 1 if fold else None]
@@ -174,7 +148,7 @@ def train(
         options = TrainOptions(
             plans=plans,
             recipe=each,
-            init=init,
+            init=start,
             settings=parse_settings(settings),
             num_workers=workers,
             checkpoint_minutes=checkpoint_minutes,

@@ -21,6 +21,7 @@ from fmseg.inference.members import WEIGHTS, outputs_of
 from fmseg.inference.sliding import AXES
 from fmseg.inference.trained import SELECTION, chosen_runs
 from fmseg.networks.build import build_network
+from fmseg.networks.tensors import read_shapes
 from fmseg.networks.weights import load_backbone
 from fmseg.records.bundle import (
     ALLOWED,
@@ -239,16 +240,10 @@ def _check_range(value: float, low: float, high: float, name: str, source: str) 
 
 def _check_weights(config: RunConfig, path: Path) -> None:
     """Check that the tensors of a file are those of the run's network, from its header alone. Raises BadData."""
-    from safetensors import SafetensorError, safe_open
-
     with torch.device("meta"):  # shapes without memory
         wanted = build_network(config.recipe, config.architecture, outputs_of(config)).state_dict()
     where = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
-    try:
-        with safe_open(path, "pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise BadData(f"{where}: this is no whole safetensors file ({error}).") from error
+    found = read_shapes(path, where)
     for name in sorted(found.keys() | wanted.keys()):
         if name not in found or name not in wanted or found[name] != tuple(wanted[name].shape):
             raise BadData(f"{where}: the tensor '{name}' is missing, too many, or of another shape than run.json says.")

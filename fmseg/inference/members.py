@@ -12,6 +12,8 @@ from fmseg.errors import BadData, NotReady
 from fmseg.inference.sliding import Sliding
 from fmseg.networks.build import build_network
 from fmseg.networks.heads import NearestHead
+from fmseg.networks.tensors import read_tensors
+from fmseg.networks.weights import need_weights_for
 from fmseg.records.labels import ClassScheme, LabelScheme, OutputScheme
 from fmseg.records.run import RunConfig
 from fmseg.registry import load_plugins
@@ -100,6 +102,8 @@ def load_members(runs: Sequence[tuple[Path, float]], device: torch.device) -> li
         load_plugins(config.plugins)
         scheme = outputs_of(config)
         key = f"{config.recipe.digest()} {config.architecture.digest()} {scheme.num_outputs}"
+        if config.recipe.network == "vit":
+            need_weights_for(config.architecture, folder / WEIGHTS)
         if key not in built:
             built[key] = build_network(config.recipe, config.architecture, scheme)
         # copied, since drawing random weights takes seconds, and folds of a recipe differ in nothing else
@@ -111,13 +115,7 @@ def load_members(runs: Sequence[tuple[Path, float]], device: torch.device) -> li
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Copy a safetensors file into a model, exactly. Raises BadData naming the file and the first wrong tensor."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BadData(f"{path}: this is no whole safetensors file ({error}). Train or import it again.") from error
+    tensors = read_tensors(path, must_be_finite=False)
     for name, module in model.named_modules():
         if isinstance(module, NearestHead):
             module.make_room(tensors, f"{name}.")

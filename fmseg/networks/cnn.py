@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from fmseg.errors import BadData
 from fmseg.networks.classifier import classifiers
+from fmseg.networks.foreign_files import read_foreign
+from fmseg.records.foundation import moments_for
 from fmseg.records.plans import Architecture
 from fmseg.records.recipe import Recipe
 
@@ -55,19 +57,22 @@ def find_weights(network: str, folder: Path) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
+def moments_of(network: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std, of images in [0, 1], that timm's weights of a network expect."""
+    import timm
+
+    known = timm.get_pretrained_cfg(TIMM_MODELS[network])
+    return (known.mean, known.std) if channels == len(known.mean) else moments_for(known.mean, known.std, channels)
+
+
 def load_timm_weights(network: TimmClassifier, path: Path) -> None:
     """Copy timm's weights into a network, all but the classifier; those of RGB are summed for grey images.
 
     Raises BadData naming the file and the first wrong tensor.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
     from timm.models import adapt_input_conv
 
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BadData(f"{path}: this is no whole safetensors file ({error}). Get it from timm again.") from error
+    tensors = read_foreign(path).tensors
     config = network.net.pretrained_cfg
     head, stem = config["classifier"], f"{config['first_conv']}.weight"
     wanted = {name: value for name, value in network.net.state_dict().items() if not name.startswith(f"{head}.")}

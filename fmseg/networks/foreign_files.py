@@ -5,8 +5,7 @@ becomes an empty stand-in, so that a training checkpoint with its arguments and 
 runs.
 """
 
-import json
-import struct
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from typing import Any
 from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fmseg.errors import BadData
 from fmseg.files import read_json
+from fmseg.networks.tensors import read_tensors
 
 #: what a folder of weights holds, the first one that is there
 WEIGHT_FILES = (
@@ -33,8 +31,11 @@ WEIGHT_FILES = (
 CONFIGS = ("config.json", "open_clip_config.json")
 #: containers inside containers are followed so far
 MAX_DEPTH = 8
-#: a header longer than this is no header
-MAX_HEADER_BYTES = 100_000_000
+#: modules and functions that weights never need, and that a file made to run code does
+ACTING = re.compile(
+    r"(os|posix|nt|subprocess|sys|shutil|socket|importlib|runpy|ctypes|pty|code|pdb|pickle|_pickle|urllib|http|webbrowser)"
+    r"(\..*)?|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|__import__|getattr|setattr|input|breakpoint)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +55,24 @@ def read_foreign(path: Path) -> ForeignFile:
 
     Raises BadData if it is damaged, holds no tensors, or a tensor that cannot be used.
     """
-    if path.is_dir():
-        path = _file_in(path)
-    if not path.is_file():
-        raise BadData(f"{path}: there is no such file. Type the path of a file of weights, or of its folder.")
-    value = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    path = weights_file(path)
+    value = read_tensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     tensors = dict(_flatten(value, "", MAX_DEPTH))
     if not tensors:
         raise BadData(f"{path}: there are no tensors in it. Take the file of the weights, not of the whole model.")
     return ForeignFile(path, tensors, _beside(path, *CONFIGS), _beside(path, "preprocessor_config.json"))
 
 
-def _file_in(folder: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """Return the file itself, of a folder the one that its weights usually lie in. Raises BadData if there is none."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise BadData(f"{path}: there is no such file. Type the path of a file of weights, or of its folder.")
     for name in WEIGHT_FILES:
-        if (folder / name).exists():
-            return folder / name
-    raise BadData(f"{folder}: none of {', '.join(WEIGHT_FILES)} is in it. Type the path of the file itself.")
+        if (path / name).is_file():
+            return path / name
+    raise BadData(f"{path}: none of {', '.join(WEIGHT_FILES)} is in it. Type the path of the file itself.")
 
 
 def _beside(path: Path, *names: str) -> dict[str, Any]:
@@ -86,28 +89,6 @@ def _flatten(value: Any, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]
     elif isinstance(value, Mapping) and depth:
         for key, inner in value.items():
             yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key), depth - 1)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    with open(path, "rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER_BYTES + 1
-        header = file.read(length) if length <= MAX_HEADER_BYTES else b""
-    try:
-        # of two tensors of one name, readers would each take another
-        json.loads(header, object_pairs_hook=lambda pairs: _once(path, pairs))
-        return load_file(path)
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadData(f"{path}: this is not a safetensors file ({error}). Download it again.") from error
-
-
-def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise BadData(f"{path}: the tensor '{name}' is there twice. Ask its author for a sound file.")
-        found[name] = value
-    return found
 
 
 class _StandIn:
@@ -128,6 +109,8 @@ def _read_torch(path: Path) -> Any:
         is_zip = is_zipfile(path)
         # files of before PyTorch 1.6 do not say beforehand what they hold
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path)) if is_zip else []
+        if bad := next(filter(ACTING.fullmatch, unknown), None):
+            raise ValueError(f"it would call {bad}")
         with warnings.catch_warnings(), torch.serialization.safe_globals([(_StandIn, name) for name in unknown]):
             warnings.simplefilter("ignore")  # of the protocol that was pickled with
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)

@@ -270,7 +270,8 @@ def adapt_finetuning(recipe: Recipe, foundation: Foundation | None) -> tuple[Rec
     rate = min(recipe.learning_rate, between_powers(recipe.learning_rate, careful, strength))
     # caution per layer starts half way: below a million samples it cost Dice, for there was little to lose
     decay = between(1.0, STRONG_LAYER_DECAY, max(0.0, 2 * strength - 1), 3)
-    seen = f"{foundation.total_samples:,} samples" if foundation.recipe is not None else "an unknown number of samples"
+    is_known = foundation.recipe is not None and not any(foundation.foreign)
+    seen = f"{foundation.total_samples:,} samples" if is_known else "an unknown number of samples"
     because = (
         f"{foundation.name} has seen {seen}: {strength:.0%} of the way from weights as good as random "
         f"({WEAK_SAMPLES:,}) to well pretrained ones ({STRONG_SAMPLES:,} and more)"
@@ -281,7 +282,7 @@ def adapt_finetuning(recipe: Recipe, foundation: Foundation | None) -> tuple[Rec
 
 def pretraining_strength(foundation: Foundation) -> float:
     """Return how far a pretraining went: 0 up to 100,000 samples seen, 1 from ten million on."""
-    if foundation.recipe is None:
+    if foundation.recipe is None or any(foundation.foreign):
         return 1.0
     span = math.log10(STRONG_SAMPLES / WEAK_SAMPLES)
     return min(1.0, max(0.0, math.log10(max(1, foundation.total_samples) / WEAK_SAMPLES) / span))

@@ -15,8 +15,8 @@ def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found
     """Return the checkpoint to start from (None: scratch), and what to record about it.
 
     ``auto`` takes the one of this modality and number of channels that has seen most samples, of those whose probes
-    are better than random weights.
-    Raises UnknownName for a name that is not there.
+    are better than random weights; other people's weights it leaves alone.
+    Raises UnknownName for a name, or ``modality/name``, that is not there.
     """
     if init == "scratch":
         return None, Initialisation(
@@ -28,7 +28,8 @@ def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found
         fitting = [
             (folder, card)
             for folder, card in found
-            if card.modality.split("-")[0] == plans.modality.split("-")[0]
+            if card.origin is None
+            and card.modality.split("-")[0] == plans.modality.split("-")[0]
             and card.architecture.channels == plans.preprocessing.channels
         ]
         if not fitting:
@@ -44,7 +45,10 @@ def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found
         why = f"it has seen most samples of the {len(fitting)} for {plans.modality}"
     card = chosen[1]
     return chosen, Initialisation(
-        name=card.name, sha256=card.weights_sha256, because=f"starting from {card.summary}: {why}"
+        name=card.name,
+        sha256=card.weights_sha256,
+        because=f"starting from {card.summary}: {why}",
+        terms=card.foreign[1],
     )
 
 

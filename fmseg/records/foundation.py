@@ -170,12 +170,15 @@ def find_foundations(folder: Path) -> list[tuple[Path, Foundation]]:
 
 
 def named_foundation(found: Sequence[tuple[Path, Foundation]], name: str) -> tuple[Path, Foundation]:
-    """Return folder and card of a checkpoint. Raises UnknownName, with the nearest name, if it is not there."""
+    """Return folder and card of the checkpoint ``name``, or ``modality/name``.
+
+    Raises UnknownName, with the nearest name, if it is not there.
+    """
     for folder, card in found:
-        if card.name == name:
+        if name in (card.name, f"{card.modality}/{card.name}"):
             return folder, card
     names = unknown("foundation checkpoint", name, [card.name for _, card in found])
-    raise UnknownName(f"{names} 'fmseg pretrain' makes one.")
+    raise UnknownName(f"{names} 'fmseg pretrain' makes one, 'fmseg import_weights' too.")
 
 
 def choose_foundation(folder: Path, name: str | None) -> tuple[Path, Foundation]:

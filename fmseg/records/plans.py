@@ -67,17 +67,18 @@ class Architecture(Part):
     """A ViT: a plain one, unless one of the last fields, which other people's weights need, says otherwise."""
 
     name: str
-    patch_size: int
-    width: int
-    depth: int
-    num_heads: int
-    mlp_ratio: float
+    # bounds that no network comes near: a file from elsewhere must not ask for more than a machine has
+    patch_size: int = Field(ge=1, le=256)
+    width: int = Field(ge=1, le=2**15)
+    depth: int = Field(ge=1, le=1000)
+    num_heads: int = Field(ge=1, le=1024)
+    mlp_ratio: float = Field(gt=0, le=64)
     ffn: Literal["mlp", "swiglu"]
-    num_registers: int
+    num_registers: int = Field(ge=0, le=1024)
     #: initial LayerScale; None for no LayerScale
     layer_scale: float | None
     layer_norm_eps: float
-    channels: int
+    channels: int = Field(ge=1, le=1024)
     #: (height, width) of the images that the position embedding was made for
     image_size: tuple[int, int]
     #: how the position grid is resampled: by size, or by DINOv2's scale factor with offset 0.1
@@ -108,6 +109,12 @@ class Architecture(Part):
             name for name in values if not fields[name].is_required() and getattr(self, name) == fields[name].default
         ]
         return {name: value for name, value in values.items() if name not in plain}
+
+    @property
+    def min_parameters(self) -> int:
+        """Number of weights that it has at least: of attention and of the position embedding."""
+        tokens = (self.image_size[0] // self.patch_size) * (self.image_size[1] // self.patch_size)
+        return 4 * self.depth * self.width**2 + tokens * self.width
 
 
 class Views(Part):

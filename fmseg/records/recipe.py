@@ -5,9 +5,9 @@ them. ``fmseg train 501 0 -r linear --set iterations=500`` changes them once mor
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fmseg.errors import NotReady
 from fmseg.records.record import Part
@@ -48,6 +48,13 @@ class UNetShape(Part):
     strides: tuple[tuple[int, int], ...]
     #: share of the loss of the logits at each resolution, the full one first
     supervision: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        stages = {len(self.features), len(self.kernels), len(self.strides)}
+        if len(stages) != 1 or not 0 < len(self.supervision) < len(self.strides):
+            raise ValueError("a U-Net has features, kernels and strides of each stage, and supervision of fewer")
+        return self
 
 
 class Optimisation(Part):

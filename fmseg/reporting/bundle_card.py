@@ -29,13 +29,18 @@ def _what(bundle: Bundle, configs: Sequence[RunConfig]) -> str:
         answers = f"tells of which class a whole image is, {number} {names}"
     number = "One network" if len(configs) == 1 else f"The mean of {len(configs)} networks"
     recipes = ", ".join(sorted({config.recipe.name for config in configs}))
-    vit = configs[0].architecture
+    networks = ", ".join(sorted({_network(config) for config in configs}))
     return (
         f"# {bundle.name}: {bundle.task} of {bundle.modality}\n\n"
-        f"{number} ({recipes}; {vit.name} with patches of {vit.patch_size} pixels) that {answers}. Images are scaled "
-        f"to {height} x {width} pixels, {plans.preprocessing.channels} channel(s); `plans.json` has every number with "
-        "its reason."
+        f"{number} ({recipes}; {networks}) that {answers}. Images are scaled to {height} x {width} pixels, "
+        f"{plans.preprocessing.channels} channel(s); `plans.json` has every number with its reason."
     )
+
+
+def _network(config: RunConfig) -> str:
+    if config.recipe.network != "vit":
+        return config.recipe.network
+    return f"{config.architecture.name} with patches of {config.architecture.patch_size} pixels"
 
 
 def _worth(selection: Selection | None) -> str:

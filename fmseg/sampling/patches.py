@@ -19,7 +19,7 @@ class PatchDataset:
     Images larger than ``recipe.input_size`` are cut at a random place, smaller ones centred on black. There
     the label is background: nothing is shown, and the network has to say so, as it does outside the sector.
     The last ``recipe.foreground_share`` of each batch show a class drawn at random, rare ones as often as others: their
-    images are drawn anew among those that show it (``showing``), their windows around one of its pixels.
+    images are drawn anew among those that show it (``showing``), windows around a pixel of a class that is there.
     """
 
     def __init__(

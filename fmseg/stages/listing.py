@@ -17,7 +17,20 @@ UNPREPARED = ("raw", "being measured", "measured", "planned", "being prepared")
 
 Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 
-KINDS = ("datasets", "foundations", "recipes", "networks", "decoders", "heads", "losses", "readers", "planners")
+KINDS = (
+    *(
+        "datasets",
+        "foundations",
+        "recipes",
+        "networks",
+        "decoders",
+        "heads",
+        "losses",
+        "readers",
+        "planners",
+        "sources",
+    ),
+)
 
 
 def listing(workspace: Workspace, what: str) -> Table:
@@ -29,6 +42,12 @@ def listing(workspace: Workspace, what: str) -> Table:
         columns = ("name", "modality", "network", "images", "samples seen", "took", "when", "probes", "weights")
         cards = [card for _, card in find_foundations(workspace.foundations())]
         return "Foundation checkpoints", columns, [_foundation(card) for card in cards]
+    if what == "sources":
+        from fmseg.networks.sources import sources
+
+        found = [(name, sources[name]) for name in sources]
+        rows: list[tuple[object, ...]] = [(name, each.title, each.licence, each.where) for name, each in found]
+        return "Sources of weights", ("name", "what", "licence", "where"), rows
     if what not in KINDS:
         raise UnknownName(unknown("list", what, KINDS))
     return what.capitalize(), ("name",), [(name,) for name in _registered(what)]

@@ -6,7 +6,9 @@ in colour and for grey images whose normalisation is folded into the stem.
 
 import json
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,9 +18,10 @@ from torch.nn import functional as F
 from fmseg.networks.foreign_files import read_foreign
 from fmseg.networks.sources.adapt import fit_channels
 from fmseg.networks.sources.convert import convert
-from fmseg.networks.vit import ViT
+from fmseg.networks.weights import built
 from fmseg.records.foundation import moments_for
 
+GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 WIDTH, DEPTH, HEADS = 128, 3, 2
 HIDDEN = 4 * WIDTH
 
@@ -95,11 +98,11 @@ def close(got, want):
 @torch.no_grad()
 def assert_same(found, reference, sizes):
     """Compare with a reference: it maps a normalised colour image to all tokens."""
-    vit = found.vit().eval()
+    vit = built(found.architecture, found.state).eval()
     mean, std = (torch.tensor(values)[:, None, None] for values in (found.mean, found.std))
     (grey_mean, *_), (grey_std, *_) = moments_for(found.mean, found.std, 1)
-    grey_vit = ViT(found.architecture.evolve(channels=1)).eval()
-    grey_vit.load_state_dict(fit_channels(found.state, found.mean, found.std, 1))
+    grey_state = fit_channels(found.state, found.mean, found.std, 1)
+    grey_vit = built(found.architecture.evolve(channels=1), grey_state).eval()
     for size in sizes:
         image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
         want = reference((image - mean) / std)
@@ -187,6 +190,23 @@ def test_checkpoints_of_dinov2s_training_hold_a_teacher_in_chunks(tmp_path, kind
     assert kind == "teacher" or any("student" in name for name in left)
 
 
+@pytest.mark.skipif(not GOLDEN.exists(), reason="the reference files are not here")
+@pytest.mark.parametrize("name", ["tied_sinkhorn", "separate_centering"])
+def test_features_of_dinov2s_own_code_at_two_sizes(tmp_path, name):
+    data = np.load(GOLDEN / f"dinov2_step_{name}.npz")
+    state = {key.removeprefix("weights/"): torch.tensor(data[key]) for key in data.files if key.startswith("weights/")}
+    student = {key: tensor for key, tensor in state.items() if key.startswith("student.")}
+    path = write(tmp_path / "model_final.rank_0.pth", {"model": student})
+    found = convert(read_foreign(path), num_heads=int(data["config"][6]), moments=((0.0,), (1.0,)))
+    vit = built(found.architecture, found.state).eval()
+    crops, masks = torch.tensor(data["global_crops"]), torch.tensor(data["masks"])
+    local = torch.tensor(data["local_crops"])
+    with torch.no_grad():
+        tokens, local_tokens = vit.forward_groups([crops, local], [masks, None])
+    assert close(tokens[:, 0], torch.tensor(data["student_cls_global"]).reshape(tokens[:, 0].shape))
+    assert close(local_tokens[:, 0], torch.tensor(data["student_cls_local"]).reshape(local_tokens[:, 0].shape))
+
+
 def test_ultradino_is_told_by_its_channel_and_registers(tmp_path):
     shapes = plain(patch=16, grid=4, channels=1, scale="ls{}.gamma")
     state = filled(shapes | {"mask_token": (1, WIDTH), "register_tokens": (1, 4, WIDTH)})
@@ -209,7 +229,7 @@ def test_dino_and_ibot_as_in_timm(tmp_path):
         own = nested | {"teacher": nested["teacher"] | {key: torch.ones(2) for key in extra}}
         found = convert(read_foreign(write(tmp_path / "checkpoint.pth", own)), num_heads=HEADS)
         assert found.name == name
-        assert found.notes[0].startswith("mask_token")
+        assert found.notes[-1].startswith("mask_token")
         assert_same(found, reference, [(32, 32), (40, 56)])
     flat = write(tmp_path / "dino_deitsmall8_pretrain.pth", state)
     assert convert(read_foreign(flat), num_heads=HEADS).name == "dino"

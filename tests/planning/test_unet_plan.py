@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from fmseg.errors import BadRecord
 from fmseg.networks.unet import UNet
 from fmseg.planning.overview import ONE_GPU, TWO_CORES
 from fmseg.planning.unet import stages_of, supervision_of
@@ -64,3 +65,5 @@ def test_only_the_unet_keeps_its_shape(make_plans):
     assert resolve("upernet", planned, {}).unet is None
     recipe = resolve("unet", planned, {"unet.features": "[8, 16, 32, 32, 32, 32]"})
     assert recipe.unet.features[0] == 8 and recipe.unet_optimisation is None
+    with pytest.raises(BadRecord, match="of each stage"):
+        resolve("unet", planned, {"unet.features": "[8, 16]"})

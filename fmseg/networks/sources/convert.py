@@ -38,15 +38,6 @@ class Conversion:
     #: what was added or changed
     notes: tuple[str, ...]
 
-    def vit(self) -> ViT:
-        """Return the ViT with these weights, and nothing else in it."""
-        with torch.device("meta"):
-            vit = ViT(self.architecture)
-        vit.load_state_dict(self.state, assign=True)
-        for parameter in vit.parameters():
-            parameter.requires_grad_(True)
-        return vit
-
 
 def convert(
     file: ForeignFile, source: str = "auto", *, num_heads: int | None = None, moments: Moments | None = None
@@ -71,7 +62,7 @@ def convert(
     state = {ours: tensor.float().contiguous() for ours, tensor in found.fold(state, candidate).items()}
     mean, std = _moments(file, found, state, moments)
     architecture = architecture_of(file.path, found, state, num_heads)
-    notes = []
+    notes = [f"not exact: {found.inexact}"] if found.inexact else []
     if "mask_token" not in state:
         state["mask_token"] = torch.zeros(1, architecture.width)
         notes.append("mask_token is not in the file, and is zeros: only pretraining uses it")
@@ -89,13 +80,18 @@ def _rename(source: Source, candidate: Candidate) -> tuple[State, dict[str, str]
         if reason is not None:
             dropped.append((candidate.root + name, reason))
             continue
-        ours = name
-        for pattern, replacement in source.names:
-            ours = re.sub(rf"^(?:{pattern})", replacement, ours)
+        ours = our_name(source, name)
         if ours in state:
             raise BadData(f"{candidate.file.path}: '{theirs[ours]}' and '{candidate.root}{name}' are the same tensor.")
         state[ours], theirs[ours] = tensor, candidate.root + name
     return state, theirs, tuple(dropped)
+
+
+def our_name(source: Source, name: str) -> str:
+    """Return what a tensor of a source, named from its root on, is called here before it is folded."""
+    for pattern, replacement in source.names:
+        name = re.sub(rf"^(?:{pattern})", replacement, name)
+    return name
 
 
 def _outside(candidate: Candidate) -> list[tuple[str, str]]:

@@ -137,8 +137,11 @@ sources.add(
         licence="not published",
         commercial=None,
         modality="ultrasound",
-        verified="reference outputs of DINOv2's own code",
-        inexact="its repository runs each block twice in places; here every block runs once",
+        verified="reference outputs of DINOv2's own code (as dinov2_training)",
+        inexact=(
+            "mean and std are those of its images: for a ViT like it trained on others type --mean and --std; "
+            "its repository runs each block twice in places, here every block runs once"
+        ),
         fits=_is_ultradino,
         names=DINOV2_NAMES,
         needs=(*DINOV2_TOKENS, "reg_token"),

@@ -63,9 +63,10 @@ class Source:
     modality: str = "natural"
     #: why such files cannot be used; empty for those that can
     refusal: str = ""
-    #: what it was compared with, and what is no more than close
+    #: what it was compared with
     verified: str = ""
-    inexact: str = "nothing"
+    #: what is no more than close, or assumed; said on import
+    inexact: str = ""
 
     #: the tensor that every such backbone has, below its prefix
     stem: str = "patch_embed.proj.weight"

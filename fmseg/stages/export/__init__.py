@@ -16,7 +16,7 @@ from fmseg._version import __version__
 from fmseg.archive import pack
 from fmseg.errors import UsageError
 from fmseg.files import read_json, sha256, sha256_file, to_json
-from fmseg.inference.exposure import exposure_of
+from fmseg.inference.exposure import Exposure, exposure_of
 from fmseg.inference.members import WEIGHTS
 from fmseg.inference.trained import SELECTION, check_chosen, chosen_runs, trained_results
 from fmseg.records import foundation as checkpoints
@@ -103,8 +103,18 @@ def export_models(
         files[f"{name}/run.json"] = _without_people(config).content()
         files[f"{name}/finished.json"] = run / "finished.json"
         files[f"{name}/{WEIGHTS}"] = run / WEIGHTS
+    bundle = describe_models(workspace, results, configs, exposure, licence)
+    weights = [sha256_file(run / WEIGHTS) for run in runs]
+    files[MODEL_CARD] = bundle_card(bundle, configs, selection, weights).encode()
+    return _write(path, bundle, files)
+
+
+def describe_models(
+    workspace: Workspace, results: Path, configs: Sequence[RunConfig], exposure: Exposure, licence: str | None
+) -> Bundle:
+    """Return what there is to say about models, before the files are known."""
     origins = _origins(workspace, configs)
-    bundle = Bundle(
+    return Bundle(
         kind="models",
         name=check_name(results.name, str(results)),
         modality=check_name(configs[0].plans.modality, str(results)),
@@ -115,9 +125,6 @@ def export_models(
         fmseg=__version__,
         files={},
     )
-    weights = [sha256_file(run / WEIGHTS) for run in runs]
-    files[MODEL_CARD] = bundle_card(bundle, configs, selection, weights).encode()
-    return _write(path, bundle, files)
 
 
 def export_foundation(

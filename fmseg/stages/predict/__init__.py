@@ -14,13 +14,13 @@ from typing import Any
 
 from fmseg.console import track
 from fmseg.errors import UsageError
-from fmseg.files import read_json, sha256_file, write_json
+from fmseg.files import read_json, remove_strays, sha256_file, write_json
 from fmseg.inference.bundles import bundled_exposure, opened
 from fmseg.inference.cases import Failure
 from fmseg.inference.choice import load_choice
 from fmseg.inference.exposure import Exposure, exposure_of, tell
 from fmseg.inference.inputs import Inputs, find_inputs
-from fmseg.inference.members import WEIGHTS, Member
+from fmseg.inference.members import WEIGHTS, Member, outputs_of
 from fmseg.inference.trained import Chosen, chosen_runs, trained_results
 from fmseg.records.bundle import MANIFEST
 from fmseg.records.run import Provenance, RunConfig
@@ -111,7 +111,8 @@ def _predict(
     writer = kind(members, chosen, output_folder, exposure, mirror=mirror, overlays=overlays)
     _check_output(inputs, input_folder, output_folder, writer)
     card = _card(results, chosen, members[0].config.plans.digest(), writer)
-    is_resumed = _claim(output_folder, inputs, card, writer, overwrite=overwrite)
+    told = {"labels": outputs_of(members[0].config).model_dump(mode="json")}
+    is_resumed = _claim(output_folder, inputs, card, told, writer, overwrite=overwrite)
     table = writer.table
     if is_resumed:
         table.resume()
@@ -131,7 +132,7 @@ def _predict(
     table.tidy()
     seen = table.seen()
     tell(seen, exposure)
-    _write_card(output_folder, card, seen)
+    _write_card(output_folder, card, told | {"seen": seen.model_dump(mode="json")})
     num_predicted = len(waiting) + len(inputs.refused) - len(failed)
     return Report(num_predicted, len(inputs.cases) - len(waiting), tuple(failed), seen, table.path)
 
@@ -160,12 +161,16 @@ def _card(results: Path, chosen: Chosen, digest: str, writer: Writer) -> dict[st
     return {"dataset": results.name, "plans_digest": digest, "runs": runs} | writer.card()
 
 
-def _claim(folder: Path, inputs: Inputs, card: dict[str, Any], writer: Writer, *, overwrite: bool) -> bool:
+def _claim(
+    folder: Path, inputs: Inputs, card: dict[str, Any], told: dict[str, Any], writer: Writer, *, overwrite: bool
+) -> bool:
     """Write predict.json; return whether there are predictions to go on from, not with ``overwrite``.
 
     Raises UsageError if there are files of the same names that other models, or people, have made.
     """
     path = folder / CARD
+    for place in (folder, *(each for each in folder.glob("*") if each.is_dir())):
+        remove_strays(place)
     there = sorted(target.name for target in writer.targets(inputs.cases) if os.path.lexists(target))
     if there and not overwrite:
         before = read_json(path) if path.exists() else {}
@@ -175,11 +180,10 @@ def _claim(folder: Path, inputs: Inputs, card: dict[str, Any], writer: Writer, *
                 f"{folder}: {there[0]} is there already, made by {whose}. "
                 "Type another folder after -o, or --overwrite to make it anew."
             )
-    _write_card(folder, card)
+    _write_card(folder, card, told)
     return bool(there) and not overwrite
 
 
-def _write_card(folder: Path, card: dict[str, Any], seen: Seen | None = None) -> None:
-    """Write predict.json; ``seen`` is known once all is predicted, and determines nothing."""
-    known = {"seen": seen.model_dump(mode="json")} if seen else {}
-    write_json(folder / CARD, card | known | {"provenance": Provenance.here().model_dump(mode="json")})
+def _write_card(folder: Path, card: dict[str, Any], told: dict[str, Any]) -> None:
+    """Write predict.json; what is ``told`` determines nothing."""
+    write_json(folder / CARD, card | told | {"provenance": Provenance.here().model_dump(mode="json")})

@@ -173,7 +173,7 @@ def _rules(
         return None, partial(plan_pretraining, facts, hardware, budget_s=options.budget_s)
     found = find_foundations(workspace.foundations())
     folder, _ = find_parent(found, corpus.modality, _channels(corpus), options.init)
-    parent, card = parent_of(folder)
+    parent, card = parent_of(folder, _channels(corpus))
     keeps = parent.keeps_heads
     return parent, partial(plan_continuation, card, facts, hardware, keeps_heads=keeps, budget_s=options.budget_s)
 

@@ -170,6 +170,8 @@ def _finding_table(findings: Sequence[Finding]) -> Block:
     if not findings:
         return Words(("The doctor looked for damaged files, odd sizes and values, duplicates, and patients or images "
                       "that are in training and test alike, and found nothing.",))  # fmt: skip
-    rows = tuple((FINDINGS_WORD[each.severity], each.where, each.problem, each.mend) for each in findings)
+    rows = tuple((FINDINGS_WORD[each.severity], each.where, each.problem, each.why, each.mend) for each in findings)
     note = f"The first {MOST_FINDINGS} of {len(rows):,}; doctor.json has all." if len(rows) > MOST_FINDINGS else ""
-    return Table("What the doctor found", ("how bad", "where", "what", "mend"), rows[:MOST_FINDINGS], note)
+    return Table(
+        "What the doctor found", ("how bad", "where", "what", "why it matters", "mend"), rows[:MOST_FINDINGS], note
+    )

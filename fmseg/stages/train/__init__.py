@@ -28,6 +28,7 @@ from fmseg.sampling.store import Store
 from fmseg.stages.train import classification, segmentation
 from fmseg.stages.train.fold import FoldRun, FoldScores, Lesson, save_weights
 from fmseg.stages.train.start import Start, find_start
+from fmseg.stages.train.targets import digest_of_targets
 from fmseg.workspace import Workspace, dataset_id
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class TrainOptions:
     @property
     def run_name(self) -> str:
         """The recipe's name, with the starting point where the user chose it."""
-        return self.recipe if self.init == "auto" else f"{self.recipe}-{self.init}"
+        return self.recipe if self.init == "auto" else f"{self.recipe}-{self.init.replace('/', '-')}"
 
 
 def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> FoldScores | None:
@@ -81,7 +82,10 @@ def train_on(workspace: Workspace, work: Assignment, run: RunFolder, options: Tr
     lesson = LESSONS[plans.task]
     config = _config(work, start, options)
     runtime = Runtime.detect(config.recipe.precision, deterministic=options.deterministic)
-    config = config.evolve(provenance=Provenance.here(deterministic=runtime.deterministic))
+    config = config.evolve(
+        labels=digest_of_targets(workspace, plans, work.cases),
+        provenance=Provenance.here(deterministic=runtime.deterministic),
+    )
     with locked(run.path, "this fold") if runtime.is_main else nullcontext():
         if runtime.is_main:
             if options.fresh:
@@ -90,6 +94,8 @@ def train_on(workspace: Workspace, work: Assignment, run: RunFolder, options: Tr
         runtime.barrier()
         if not run.is_finished:
             logger.info("%s, %s: %s", run.path.parent.name, run.path.name, start.init.because)
+            if start.init.terms:
+                logger.warning("It is made from other people's weights, so their licence holds: %s.", start.init.terms)
             under_way = FoldRun(
                 workspace=workspace,
                 config=config,
@@ -157,6 +163,7 @@ def _config(
         logger.debug("%s: %s", reason.key, reason.because)
     recipe = resolve(options.recipe, adapted, options.settings)
     _check_recipe(recipe, plans)
+    mean, std = start.moments or (plans.preprocessing.mean, plans.preprocessing.std)
     return RunConfig(
         plans=plans,
         recipe=recipe,
@@ -164,8 +171,8 @@ def _config(
         cases=work.cases,
         init=init,
         architecture=card.architecture if card else plans.pretraining.architecture,
-        mean=card.mean if card else plans.preprocessing.mean,
-        std=card.std if card else plans.preprocessing.std,
+        mean=mean,
+        std=std,
         plugins=options.plugins,
         provenance=Provenance.here(),
     )

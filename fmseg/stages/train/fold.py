@@ -92,7 +92,7 @@ def build_model(config: RunConfig, weights: Path | None) -> nn.Module:
     if isinstance(model, TimmClassifier) and weights is not None:
         load_timm_weights(model, weights)
     elif weights is not None:
-        vit, _ = load_backbone(weights)
+        vit, _ = load_backbone(weights, config.architecture.channels)
         backbone_of(model).load_state_dict(vit.state_dict())
     return model
 

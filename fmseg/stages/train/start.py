@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fmseg.errors import NotReady, UsageError
 from fmseg.files import sha256
-from fmseg.networks.cnn import TIMM_MODELS, find_weights
+from fmseg.networks.cnn import TIMM_MODELS, find_weights, moments_of
 from fmseg.planning.starting_point import choose_start
 from fmseg.records.foundation import Foundation, find_foundations
 from fmseg.records.plans import Plans
@@ -25,6 +25,8 @@ class Start:
     weights: Path | None = None
     #: of a checkpoint
     card: Foundation | None = None
+    #: mean and std that the weights expect; None for those of the plan
+    moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def find_start(workspace: Workspace, plans: Plans, runs: Path, network: str, init: str) -> Start:
@@ -35,9 +37,12 @@ def find_start(workspace: Workspace, plans: Plans, runs: Path, network: str, ini
     if network == "vit":
         name = init if init != "auto" else start_of_siblings(runs)
         found, note = choose_start(find_foundations(workspace.foundations()), plans, name)
-        return Start(note, *(found or (None, None)))
+        if found is None:
+            return Start(note)
+        card = found[1].for_channels(plans.preprocessing.channels)
+        return Start(note, found[0], card, (card.mean, card.std))
     if init == TIMM and network in TIMM_MODELS:
-        return _start_from_timm(workspace, network)
+        return _start_from_timm(workspace, network, plans.preprocessing.channels)
     if init not in ("auto", "scratch"):
         others = f"auto, scratch or {TIMM}" if network in TIMM_MODELS else "auto or scratch"
         raise UsageError(
@@ -58,7 +63,7 @@ def start_of_siblings(runs: Path) -> str:
     return "auto"
 
 
-def _start_from_timm(workspace: Workspace, network: str) -> Start:
+def _start_from_timm(workspace: Workspace, network: str, channels: int) -> Start:
     folder = workspace.foundations() / TIMM
     path = find_weights(network, folder)
     if path is None:
@@ -67,4 +72,5 @@ def _start_from_timm(workspace: Workspace, network: str) -> Start:
             f"there as {TIMM_MODELS[network]}.safetensors; nothing is downloaded."
         )
     because = f"timm's weights of {TIMM_MODELS[network]}, as asked: {path.name}"
-    return Start(Initialisation(name=TIMM, sha256=sha256(path.read_bytes()), because=because), path)
+    init = Initialisation(name=TIMM, sha256=sha256(path.read_bytes()), because=because)
+    return Start(init, path, moments=moments_of(network, channels))

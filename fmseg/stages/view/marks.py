@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from fmseg.files import natural_key, write_bytes
-from fmseg.records.tables import readable_table
+from fmseg.records.tables import read_rows
 
 COLUMNS = ("case", "mark", "note", "when")
 CHECK_LABEL = "check label"
@@ -39,8 +39,7 @@ class Marks:
         """Read the marks set before; none if there is no file. Raises BadData for another table."""
         marks = cls(path)
         if path.exists():
-            with readable_table(path, COLUMNS) as reader:
-                marks._found = {row["case"]: Mark(row["note"], row["when"]) for row in reader}
+            marks._found = {row["case"]: Mark(row["note"], row["when"]) for _, row in read_rows(path, COLUMNS)}
         return marks
 
     def all(self) -> Mapping[str, Mark]:

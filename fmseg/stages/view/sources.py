@@ -19,7 +19,7 @@ from fmseg.records.dataset import CaseFiles, Dataset
 from fmseg.records.fingerprint import Finding
 from fmseg.records.labels import LabelScheme
 from fmseg.records.scores import CaseScore, ClassificationScores, Scores
-from fmseg.records.tables import readable_table
+from fmseg.records.tables import read_rows
 from fmseg.reporting.overlays import colour_of
 from fmseg.workspace import Workspace
 
@@ -130,8 +130,8 @@ class FolderSource(Source):
         table = self._predictions / "report.csv" if self._predictions else None
         if table is None or not table.exists():
             return []
-        with readable_table(table, ("case",)) as reader:
-            names = [name.removeprefix("share_") for name in reader.fieldnames or [] if name.startswith("share_")]
+        columns = next((tuple(row) for _, row in read_rows(table, ("case",))), ())
+        names = [name.removeprefix("share_") for name in columns if name.startswith("share_")]
         return [{"name": name, "colour": _css(value)} for value, name in enumerate(names, start=1)]
 
     @cached_property
@@ -142,9 +142,8 @@ class FolderSource(Source):
             path = self._predictions / table if self._predictions else None
             if path is None or not path.exists():
                 continue
-            with readable_table(path, ("case",)) as reader:
-                for line in reader:
-                    found.get(line["case"], {}).update(_cells(line))
+            for _, line in read_rows(path, ("case",)):
+                found.get(line["case"], {}).update(_cells(line))
         return [found[name] for name in sorted(found, key=natural_key)]
 
     def volume(self, case: str) -> Volume:
@@ -198,9 +197,10 @@ def _problems(path: Path, cases: Mapping[str, CaseFiles]) -> dict[str, list[str]
     found: dict[str, list[str]] = {}
     for value in read_json(path):
         finding = Finding.parse(value, str(path))
-        case = finding.where if finding.where in cases else names.get(Path(finding.where).name)
-        if case is not None:
-            found.setdefault(case, []).append(f"{finding.severity}: {finding.problem}")
+        place = finding.where if finding.where in cases else names.get(Path(finding.where).name)
+        for case in dict.fromkeys((*finding.cases, place)):
+            if case is not None and case in cases:
+                found.setdefault(case, []).append(f"{finding.severity}: {finding.problem}")
     return found
 
 
