@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
+from fmseg.cli import benchmark as module
 from fmseg.cli.frame import type_command
+from fmseg.errors import BadData, Busy
 from fmseg.records.benchmark import BenchmarkScore
 from fmseg.records.protocol import PRESETS, Protocol, find_preset, read_protocol
 from fmseg.records.run import RunConfig
-from fmseg.stages import train
 from fmseg.stages.benchmark import plan_runs
 
 DATASET = "Dataset501_Discs"
@@ -93,7 +94,7 @@ def test_a_benchmark_runs_what_is_missing_and_no_more(root, capsys, monkeypatch)
         assert sides[0] and sides[1] and not sides[0] & sides[1], place
     check_tables(folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    monkeypatch.setattr(train, "train_on", None)
+    monkeypatch.setattr(module, "train_on", None)
     assert benchmark(root, file, "--json") == 0
     assert said(capsys) == first | {"trained": 0}
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
@@ -212,9 +213,6 @@ def test_classes_their_official_test_and_a_cohort_of_fewer_classes(raw_dataset, 
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(root, capsys, monkeypatch):
-    from fmseg.cli import benchmark as module
-    from fmseg.errors import BadData
-
     whole = module.train_on
 
     def fail_once(workspace, work, run, options):
@@ -228,6 +226,18 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(root, capsys, monkeypatch
     report = said(capsys)
     assert report["trained"] == 1 and report["failed"][0][1] == "the disk ate it"
     assert "(1 of 2)" in report["table"][0]["Discs full"]
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(root, capsys, monkeypatch):
+    options = ("-d", "501", "-r", "linear", "--set", "iterations=1", "--splits", "1")
+
+    def held(*_):
+        raise Busy("somebody is at it")
+
+    monkeypatch.setattr(module, "train_on", held)
+    assert benchmark(root, *options) == 5
+    said_so = capsys.readouterr().out
+    assert "No run has come to its end yet" in said_so and "another process is at it" in said_so
 
 
 @pytest.mark.parametrize(

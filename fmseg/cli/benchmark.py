@@ -73,7 +73,7 @@ def compare(session: Session, asked: Asked) -> Output:
     protocol = protocol_of(session, asked)
     runs = plan_runs(session.workspace, protocol, asked.plans)
     if session.dry_run:
-        return _ahead(runs)
+        return _ahead(session, runs)
     need_current(runs, fresh=asked.fresh)
     outcome = run_missing(session, protocol, runs, asked)
     folder = write_tables(session.workspace, protocol, runs)
@@ -88,7 +88,8 @@ def compare(session: Session, asked: Asked) -> Output:
     }
 
     def show() -> None:
-        print_table(protocol.name, columns, rows)
+        if rows:
+            print_table(protocol.name, columns, rows)
         for note in table.notes:
             print_line(note)
         for title, problem in outcome.failed:
@@ -100,10 +101,10 @@ def compare(session: Session, asked: Asked) -> Output:
     return Output(value, show, outcome.exit_code)
 
 
-def _ahead(runs: Sequence[BenchmarkRun]) -> Output:
+def _ahead(session: Session, runs: Sequence[BenchmarkRun]) -> Output:
     """Return what ``--dry-run`` prints: every run, how far it is, and its time."""
     states = ["out of date" if run.is_stale else "done" if is_done(run) else run.state for run in runs]
-    times = run_times(runs)
+    times = run_times(session.workspace, runs)
     left = sum(time for time, state in zip(times, states, strict=True) if state != "done")
     columns = ("dataset", "regime", "split", "recipe", "start", "cases", "tested on", "state", "time")
     rows = [
@@ -177,7 +178,7 @@ def run_missing(session: Session, protocol: Protocol, runs: Sequence[BenchmarkRu
     outcome = Outcome()
     waiting = [run for run in runs if not is_done(run)]
     for number, run in enumerate(waiting):
-        times = dict(zip((each.folder.path for each in runs), run_times(runs), strict=True))
+        times = dict(zip((each.folder.path for each in runs), run_times(session.workspace, runs), strict=True))
         left = sum(times[each.folder.path] for each in waiting[number:])
         logger.info("Run %d of %d, about %s left. %s", number + 1, len(waiting), duration(left), run.title)
         if is_done(run):  # by another process, meanwhile

@@ -136,6 +136,9 @@ def _order(column: Column, regimes: Sequence[tuple[str, str]]) -> tuple[Any, ...
 
 
 def _notes(scores: Sequence[BenchmarkScore]) -> Iterable[str]:
+    if not scores:
+        yield "No run has come to its end yet."
+        return
     yield (
         "Mean and standard error over the splits, in per cent; the score is "
         + ", ".join(

@@ -126,14 +126,15 @@ def score_run(workspace: Workspace, run: BenchmarkRun, seconds: float) -> list[B
     return found
 
 
-def run_times(runs: Sequence[BenchmarkRun]) -> list[float]:
-    """Return how long each run will take, in seconds: by rule of thumb, corrected by those that are done.
+def run_times(workspace: Workspace, runs: Sequence[BenchmarkRun]) -> list[float]:
+    """Return how long each run will take, in seconds: by rule of thumb, corrected by those that any benchmark has done.
 
     A rule that was wrong by a factor for one recipe is corrected by it; for a recipe that nobody has run here, by
     that of the others.
     """
     ratios: dict[str, list[float]] = {}
-    for score in scores_of(runs):
+    for path in sorted(workspace.benchmarks().glob(f"runs/*/*/*/*/*/{RESULT}")):
+        score = BenchmarkScore.load(path)
         if score.tested_on == score.dataset:
             ratios.setdefault(score.recipe, []).append(score.seconds / max(score.predicted_seconds, 1e-3))
     overall = median([ratio for found in ratios.values() for ratio in found]) if ratios else 1.0
