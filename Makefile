@@ -37,6 +37,7 @@ reference: $(READY)  ## Write the parts of docs/ that are made from the code
 	$(BIN)/python docs/make_commands.py
 	$(BIN)/python docs/make_records.py
 	$(BIN)/python docs/make_architecture.py
+	$(BIN)/python docs/make_weights.py
 
 docs: $(READY)  ## Build the documents into site/, to be read without a network
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

@@ -5,8 +5,8 @@ A record's fields, types and defaults come from pydantic, what they mean from th
 
 import inspect
 import re
+from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -14,15 +14,14 @@ from pydantic.fields import FieldInfo
 
 from fmseg.records import (
     benchmark,
+    bundle,
+    description,
     fingerprint,
     foundation,
-    labels,
     plans,
     protocol,
-    recipe,
     run,
     scores,
-    seen,
     selection,
 )
 from fmseg.records.record import Part, Record
@@ -40,22 +39,11 @@ FILES: dict[str, type[Part]] = {
     "scores.json of label maps": scores.Scores,
     "scores.json of classes": scores.ClassificationScores,
     "selection.json": selection.Selection,
+    "bundle.json in a .fmseg file": bundle.Bundle,
+    "fmseg.json beside exported networks": description.Description,
     "result.json of a benchmark's run": benchmark.BenchmarkScore,
     "protocol.json of a benchmark": protocol.Protocol,
 }
-MODULES: tuple[ModuleType, ...] = (
-    fingerprint,
-    plans,
-    recipe,
-    labels,
-    run,
-    foundation,
-    scores,
-    seen,
-    selection,
-    benchmark,
-    protocol,
-)
 
 HEAD = """\
 # Records
@@ -81,7 +69,7 @@ def page() -> str:
 
 def section(record: type[BaseModel]) -> str:
     """Return what there is to say about one record or part of one."""
-    lines = [f"## {record.__name__}", "", inspect.cleandoc(record.__doc__ or "").replace("``", "`"), ""]
+    lines = [f"## {_title(record)}", "", inspect.cleandoc(record.__doc__ or "").replace("``", "`"), ""]
     lines += ["| key | type | meaning | default |", "|---|---|---|---|"]
     meanings = _meanings(record)
     for name, field in record.model_fields.items():
@@ -101,6 +89,13 @@ def _ordered() -> list[type[BaseModel]]:
             inside = [part for field in record.model_fields.values() for part in _parts(field.annotation)]
             waiting = inside + waiting
     return found
+
+
+@cache
+def _title(record: type[BaseModel]) -> str:
+    """Return a record's name; where another one has it too, with the file that it is in."""
+    twins = [each for each in _ordered() if each.__name__ == record.__name__]
+    return record.__name__ if len(twins) == 1 else f"{record.__name__} of {record.__module__.rpartition('.')[2]}"
 
 
 def _parts(kind: Any) -> list[type[BaseModel]]:
@@ -156,7 +151,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _link(record: type[BaseModel]) -> str:
-    return f"[{record.__name__}](#{record.__name__.lower()})"
+    return f"[{record.__name__}](#{_title(record).lower().replace(' ', '-')})"
 
 
 if __name__ == "__main__":

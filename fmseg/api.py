@@ -181,6 +181,11 @@ def load_foundation(name_or_path: File, *, root: File | None = None) -> "nn.Modu
 
     name_or_path: of a checkpoint of the workspace, its folder, or a .fmseg file. It takes images (B, C, H, W) of any
     size, normalised by ``pretrained_cfg["mean"]`` and ``["std"]``. Raises UnknownName, BadData.
+
+    >>> import fmseg, torch
+    >>> vit = fmseg.load_foundation("abdomen")
+    >>> vit.num_features, vit.forward_features(torch.zeros(1, 1, 32, 32)).shape
+    (16, torch.Size([1, 17, 16]))
     """
     from fmseg.inference.bundles import opened
     from fmseg.networks.timm_form import as_timm

@@ -95,6 +95,11 @@ def print_line(text: str) -> None:
     results.print(printable(text), markup=False)
 
 
+def print_message(text: str) -> None:
+    """Print something on stderr that is neither a result nor a line of the log."""
+    messages.print(text, markup=False, soft_wrap=True)
+
+
 def track(
     items: Iterable[T], what: str, total: int, done: int = 0, status: Callable[[], str] = str, unit: str = ""
 ) -> Generator[T, None, None]:

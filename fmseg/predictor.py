@@ -47,7 +47,14 @@ class Classification:
 
 
 class Predictor:
-    """The models that predict together, loaded once, for one image after the other."""
+    """The models that predict together, loaded once, for one image after the other.
+
+    >>> import fmseg
+    >>> predictor = fmseg.Predictor.from_bundle("heads.fmseg")
+    >>> answer = predictor.predict("new_images/scan_1.png")
+    >>> answer.labels.shape, answer.names
+    ((40, 50), {1: 'disc'})
+    """
 
     def __init__(self, networks: "LabelMapPredictor | ClassPredictor", name: str) -> None:
         self.networks = networks

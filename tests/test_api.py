@@ -1,5 +1,6 @@
 """fmseg in Python: typed, lazy, and the same answers as the commands."""
 
+import doctest
 import json
 import re
 import shutil
@@ -135,6 +136,14 @@ def test_the_page_on_python_runs_with_models_that_are_there(home, tmp_path):
     for snippet in snippets()[1:]:
         exec(compile(snippet, "python.md", "exec"), namespace)
     assert (tmp_path / "predictions" / "scan_1.png").exists()
+
+
+def test_examples_of_docstrings_run(home, tmp_path):
+    export_models(home, None, tmp_path / "heads.fmseg")
+    for thing in (fmseg.Predictor, fmseg.load_foundation):
+        (found,) = doctest.DocTestFinder(recurse=False).find(thing, thing.__name__)
+        assert len(found.examples) >= 3
+        assert doctest.DocTestRunner().run(found).failed == 0
 
 
 @pytest.mark.slow

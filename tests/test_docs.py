@@ -1,5 +1,6 @@
 """What the documents say is so: links, commands and snippets work, files and tests that they name exist."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -161,8 +162,16 @@ def test_every_record_on_disk_is_in_the_reference():
     page = load(ROOT / "docs" / "make_records.py").page()
     for key in ("seen_count", "temperature", "class_weights", "mirror_axes", "calibration_error"):
         assert f"| `{key}` |" in page
-    links = set(re.findall(r"\(#(\w+)\)", page))
-    assert links <= {heading.lower() for heading in re.findall(r"^## (\w+)$", page, re.MULTILINE)}
+    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    assert set(re.findall(r"\(#([\w-]+)\)", page)) <= set(map(slug, headings))
+    assert len(set(headings)) == len(headings)
+    classes = [
+        node.name
+        for path in (ROOT / "fmseg" / "records").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and {"Record", "RunRecord"} & {ast.unparse(base) for base in node.bases}
+    ]
+    assert set(classes) - {"RunRecord"} <= set(headings) and len(classes) > 8
 
 
 def test_links_of_the_site_lead_to_its_pages():

@@ -8,7 +8,7 @@ import typer
 from fmseg.cli.arguments import complete_dataset, complete_foundation, dataset_names
 from fmseg.cli.data_commands import PlansName, would
 from fmseg.cli.frame import Output, Session, command
-from fmseg.console import print_line
+from fmseg.console import print_line, print_message
 from fmseg.errors import UsageError
 
 
@@ -67,7 +67,7 @@ def view(
     source = open_source(workspace, name, images, predictions)
     if session.dry_run:
         return would([images or workspace.raw_dataset(name or "")], [source.marks])
-    serve(source, port, lambda address: print_line(f"Open {address}\nCtrl-C ends it. Marks go to {source.marks}"))
+    serve(source, port, lambda address: print_message(f"Open {address}\nCtrl-C ends it. Marks go to {source.marks}"))
     return Output({"marks": str(source.marks)}, lambda: print_line(f"Marks are in {source.marks}"))
 
 

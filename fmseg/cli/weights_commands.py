@@ -28,7 +28,7 @@ def import_weights(
     std: Annotated[Numbers, typer.Option("--std", help="Likewise.")] = None,
 ) -> Output:
     """Make a foundation checkpoint of other people's weights: every tensor used, or named with the reason why not."""
-    from fmseg.stages.import_weights import ImportOptions, default_name, locate
+    from fmseg.stages.import_weights import ImportOptions, cnn_of, default_name, import_cnn, locate
     from fmseg.stages.import_weights import import_weights as make
 
     options = ImportOptions(
@@ -45,6 +45,10 @@ def import_weights(
         path, _ = locate(file, source)
         place = session.workspace.foundations() / (modality or "<modality>") / (name or default_name(path))
         return would([path], [place])
+    cnn = cnn_of(file, source)
+    if cnn is not None:
+        path = import_cnn(session.workspace, file, source, cnn)
+        return Output({"file": str(path)}, lambda: print_line(f"{path}: train takes it with --init timm"))
     card = make(session.workspace, file, options)
     assert card.origin is not None
     vit = card.architecture

@@ -17,7 +17,7 @@ from fmseg.archive import read_first, unpack
 from fmseg.errors import BadData, BadRecord, UsageError
 from fmseg.files import parse_json, read_json
 from fmseg.inference.exposure import Exposure
-from fmseg.inference.members import WEIGHTS, outputs_of
+from fmseg.inference.members import WEIGHTS, make_room, outputs_of
 from fmseg.inference.sliding import AXES
 from fmseg.inference.trained import SELECTION, chosen_runs
 from fmseg.networks.build import build_network
@@ -199,7 +199,11 @@ def _check_numbers(config: RunConfig, source: str) -> None:
     for spacing in preparation.spacing_mm or ():
         _check_range(spacing, MIN_SPACING_MM, 1e6, "spacing_mm", source)
     _check_range(recipe.batch_size, 1, MAX_BATCH, "batch_size", source)
-    _check_range(recipe.decoder_channels, 1, MAX_SIDE, "decoder_channels", source)
+    _check_range(recipe.decoder_channels, 0, MAX_SIDE, "decoder_channels", source)
+    if recipe.unet is not None:
+        _check_range(len(recipe.unet.features), 1, MAX_BLOCKS, "stages", source)
+        for number in (*recipe.unet.features, *sum((*recipe.unet.kernels, *recipe.unet.strides), ())):
+            _check_range(number, 1, MAX_SIDE, "unet", source)
     _check_range(recipe.head_blocks, 1, MAX_BLOCKS, "head_blocks", source)
     _check_range(outputs.num_outputs, 1, MAX_OUTPUTS, "outputs", source)
     if isinstance(outputs, LabelScheme):
@@ -240,10 +244,12 @@ def _check_range(value: float, low: float, high: float, name: str, source: str) 
 
 def _check_weights(config: RunConfig, path: Path) -> None:
     """Check that the tensors of a file are those of the run's network, from its header alone. Raises BadData."""
-    with torch.device("meta"):  # shapes without memory
-        wanted = build_network(config.recipe, config.architecture, outputs_of(config)).state_dict()
     where = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
     found = read_shapes(path, where)
+    with torch.device("meta"):  # shapes without memory
+        network = build_network(config.recipe, config.architecture, outputs_of(config))
+        make_room(network, {name: torch.empty(shape) for name, shape in found.items()})
+    wanted = network.state_dict()
     for name in sorted(found.keys() | wanted.keys()):
         if name not in found or name not in wanted or found[name] != tuple(wanted[name].shape):
             raise BadData(f"{where}: the tensor '{name}' is missing, too many, or of another shape than run.json says.")

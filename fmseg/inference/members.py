@@ -116,11 +116,16 @@ def load_members(runs: Sequence[tuple[Path, float]], device: torch.device) -> li
 def load_weights(model: nn.Module, path: Path) -> None:
     """Copy a safetensors file into a model, exactly. Raises BadData naming the file and the first wrong tensor."""
     tensors = read_tensors(path, must_be_finite=False)
+    make_room(model, tensors)
+    _check_tensors(tensors, model.state_dict(), path)
+    model.load_state_dict(tensors)
+
+
+def make_room(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give those parts of a model the sizes of tensors that are about to be loaded whose sizes depend on the data."""
     for name, module in model.named_modules():
         if isinstance(module, NearestHead):
             module.make_room(tensors, f"{name}.")
-    _check_tensors(tensors, model.state_dict(), path)
-    model.load_state_dict(tensors)
 
 
 def need_one_plan(configs: Sequence[RunConfig]) -> None:

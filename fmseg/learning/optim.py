@@ -79,8 +79,11 @@ def adamw(groups: list[dict[str, Any]], *, betas: tuple[float, float] = (0.9, 0.
 
 
 def sgd(groups: list[dict[str, Any]], *, momentum: float) -> torch.optim.SGD:
-    """Return SGD with Nesterov's momentum over ``groups``; the rest as for ``adamw``."""
-    return torch.optim.SGD(groups, lr=0.0, weight_decay=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
+    """Return SGD with Nesterov's momentum over ``groups``; learning rate and weight decay come from ``set_step``.
+
+    Not torch's fused kernel: where that leaves out a first step, it leaves momentum behind that nobody has written.
+    """
+    return torch.optim.SGD(groups, lr=0.0, weight_decay=0.0, momentum=momentum, nesterov=momentum > 0)
 
 
 def set_step(

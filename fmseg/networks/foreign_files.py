@@ -56,11 +56,14 @@ def read_foreign(path: Path) -> ForeignFile:
     Raises BadData if it is damaged, holds no tensors, or a tensor that cannot be used.
     """
     path = weights_file(path)
-    value = read_tensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    value = read_tensors(path, must_be_finite=False) if path.suffix == ".safetensors" else _read_torch(path)
     tensors = dict(_flatten(value, "", MAX_DEPTH))
     if not tensors:
         raise BadData(f"{path}: there are no tensors in it. Take the file of the weights, not of the whole model.")
-    return ForeignFile(path, tensors, _beside(path, *CONFIGS), _beside(path, "preprocessor_config.json"))
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise BadData(f"{path}: the tensor '{name}' holds values that are no numbers. Download it again.")
+    return ForeignFile(path, tensors, read_config(path), _beside(path, "preprocessor_config.json"))
 
 
 def weights_file(path: Path) -> Path:
@@ -73,6 +76,11 @@ def weights_file(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     raise BadData(f"{path}: none of {', '.join(WEIGHT_FILES)} is in it. Type the path of the file itself.")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return what the JSON file beside a file of weights, or in their folder, says; {} if there is none."""
+    return _beside(weights_file(path), *CONFIGS)
 
 
 def _beside(path: Path, *names: str) -> dict[str, Any]:
@@ -115,7 +123,8 @@ def _read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of the protocol that was pickled with
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # torch raises many kinds for a file that is none of its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BadData(
-            f"{path}: this is not a file of weights that can be opened safely ({str(error).splitlines()[0]}). "
+            f"{path}: this is not a file of weights that can be opened safely ({reason}). "
             "Download it again, or save its state_dict alone with safetensors."
         ) from error

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fmseg.errors import UsageError
 from fmseg.networks.vit import ViT, position_grid, swiglu
 from fmseg.records.plans import Architecture
 
@@ -18,9 +19,13 @@ def as_timm(vit: ViT, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Mod
     """Return a timm VisionTransformer without a head, in evaluation mode, that answers as ``vit`` does.
 
     It takes images of any size, (value in [0, 1] - mean) / std, of which a last incomplete row of patches is filled
-    up; ``pretrained_cfg`` has mean, std and size. Weights are copied.
+    up; ``pretrained_cfg`` has mean, std and size. Weights are copied. Raises UsageError for what is no plain ViT.
     """
     architecture = vit.architecture
+    if architecture.peculiar:
+        raise UsageError(
+            f"This is no plain ViT ({', '.join(architecture.peculiar)}), and timm's form is for those alone."
+        )
     model = _timm_class()(architecture)
     state = {name: tensor for name, tensor in vit.state_dict().items() if name != "mask_token"}
     position = state.pop("pos_embed")  # (1, 1 + N, D)

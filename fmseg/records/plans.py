@@ -100,15 +100,20 @@ class Architecture(Part):
     input_norm: bool = False
     output_norm: bool = True
 
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Say what sets a ViT apart from a plain one only where it does: records of plain ones stay as they were."""
+    @property
+    def peculiar(self) -> tuple[str, ...]:
+        """Names of the fields by which this is no plain ViT; empty for a plain one."""
         fields = type(self).model_fields
+        return tuple(
+            name for name in fields if not fields[name].is_required() and getattr(self, name) != fields[name].default
+        )
+
+    @model_serializer(mode="wrap")
+    def _plainly(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Say what sets a ViT apart from a plain one only where it does: records of plain ones stay as they were."""
         values: dict[str, Any] = dump(self)
-        plain = [
-            name for name in values if not fields[name].is_required() and getattr(self, name) == fields[name].default
-        ]
-        return {name: value for name, value in values.items() if name not in plain}
+        fields = type(self).model_fields
+        return {name: value for name, value in values.items() if fields[name].is_required() or name in self.peculiar}
 
     @property
     def min_parameters(self) -> int:

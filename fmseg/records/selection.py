@@ -46,6 +46,8 @@ class Candidate(Part):
     score: Interval
     #: None where nobody has counted it
     cost: Cost | None = None
+    #: of each fold alone; empty for an ensemble, and in files that are older than this
+    folds: tuple[float, ...] = ()
 
 
 def _named_dice(value: dict[str, Any]) -> dict[str, Any]:

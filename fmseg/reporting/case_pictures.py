@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-#: foreground that the prediction lacks, and foreground that the label lacks
-MISSED, EXTRA = (213, 94, 0), (86, 180, 233)
+#: foreground that the prediction lacks, and foreground that the label lacks; no class is drawn in these colours
+MISSED, EXTRA = (255, 82, 82), (72, 229, 214)
 FILLING = 0.6
 QUALITY = 78
 

@@ -19,7 +19,7 @@ ROW = 30.0
 #: points of a line at most: more than a screen has pixels for
 MOST_POINTS = 300
 #: of the average width of a letter, in units
-LETTER = 6.6
+LETTER = 7.2
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def write_slicer(labels: np.ndarray, geometry: Geometry, scheme: LabelScheme, pa
 def write_palette(labels: np.ndarray, path: Path) -> None:
     """Write (Y, X) as a PNG whose pixels are the label values, shown in the colours of a palette."""
     palette = [(0, 0, 0), *(colour_of(value) for value in range(1, 256))]
-    image = Image.fromarray(labels.astype(np.uint8), mode="P")
+    image = Image.fromarray(labels.astype(np.uint8))
     image.putpalette([part for colour in palette for part in colour])
     with writing(path) as temporary:
         image.save(temporary, format="PNG")

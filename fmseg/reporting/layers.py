@@ -17,7 +17,7 @@ LAYERS: dict[str, set[str]] = {
     "doubt": {"doubt"},
 }
 FILLED, OUTLINED = 120, 255
-DOUBT = (204, 121, 167)
+DOUBT = (255, 255, 255)
 MOST_PX = 1600
 
 

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 from fmseg.errors import UsageError
-from fmseg.files import locked, sha256_file, write_bytes
-from fmseg.networks.foreign_files import ForeignFile, read_foreign, weights_file
+from fmseg.files import locked, sha256_file, write_bytes, writing
+from fmseg.networks.cnn import TIMM_MODELS, TimmClassifier, load_timm_weights
+from fmseg.networks.foreign_files import ForeignFile, read_config, read_foreign, weights_file
 from fmseg.networks.sources.adapt import fit_channels, fit_patch
 from fmseg.networks.sources.convert import Conversion, convert
 from fmseg.networks.sources.timm_files import BY_NAME, file_of
 from fmseg.networks.weights import built, save_backbone
 from fmseg.records.foundation import CARD, Foundation, Origin, find_foundations, moments_for
 from fmseg.records.run import Provenance
-from fmseg.reporting.foreign_card import foreign_card
+from fmseg.reporting.model_card import model_card
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -54,12 +57,37 @@ def import_weights(workspace: Workspace, file: str, options: ImportOptions) -> F
         if not (folder / CARD).exists():
             weights_sha256 = save_backbone(built(made.architecture, made.state), folder)
             card = card.evolve(weights_sha256=weights_sha256)
-            write_bytes(folder / "card.md", foreign_card(card).encode())
+            write_bytes(folder / "card.md", model_card(card, ()).encode())
             card.save(folder / CARD)
         else:
             card = _same(folder, card)
     tell(card)
     return card
+
+
+def cnn_of(file: str, source: str) -> str | None:
+    """Return timm's name of the CNN that a file is of, if a network here is built as it; else None."""
+    path, source = locate(file, source)
+    said = source.removeprefix(BY_NAME) if source.startswith(BY_NAME) else read_config(path).get("architecture", "")
+    name = str(said).split(".")[0]
+    return name if name in TIMM_MODELS.values() else None
+
+
+def import_cnn(workspace: Workspace, file: str, source: str, model: str) -> Path:
+    """Put the weights of a CNN of timm where ``--init timm`` finds them, safe to open; return their file.
+
+    Raises BadData naming the first tensor that is missing or misshapen.
+    """
+    path, _ = locate(file, source)
+    network = TimmClassifier(model, 3, 1, dropout=0.0)
+    load_timm_weights(network, path)
+    head = network.net.pretrained_cfg["classifier"]
+    state = {name: tensor for name, tensor in network.net.state_dict().items() if not name.startswith(f"{head}.")}
+    target = workspace.foundations() / "timm" / f"{model}.safetensors"
+    with writing(target) as temporary:
+        save_file(state, temporary)
+    logger.info("%s: %s of timm, for --init timm; not taken: %s.* (its classifier)", path, model, head)
+    return target
 
 
 def checkpoint_of(workspace: Workspace, file: str) -> str | None:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile import CANARY, WEIGHTS
+from hostile import ARCHIVES, CANARY, WEIGHTS
 from sound import NAME
-from test_bad_datasets import no_hang, quiet_afterwards, typed
+from test_bad_datasets import content, no_hang, quiet_afterwards, typed
 
 from fmseg.errors import BadData, BadRecord
 from fmseg.files import sha256_file
 from fmseg.learning.checkpoints import load_checkpoint, save_checkpoint
+from fmseg.networks.foreign_files import read_foreign
 from fmseg.networks.tensors import read_tensors
 from fmseg.networks.vit import ViT
 from fmseg.networks.weights import load_backbone
@@ -93,6 +94,36 @@ def test_a_checkpoint_is_refused(name, tmp_path):
         load_checkpoint(tmp_path, "step_00000003")
 
 
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+@pytest.mark.parametrize("name", [name for name in WEIGHTS if name not in NOT_DAMAGED])
+def test_weights_from_elsewhere_are_refused(name, ending, tmp_path):
+    """A file of torch may hold anything; what is not a tensor never comes to life, whatever it is called."""
+    WEIGHTS[name](tmp_path / f"x{ending}", {"a": torch.ones(4, 4), "b": torch.ones(2, 3)})
+    with pytest.raises(BadData, match=r"x(\.pth|\.safetensors)?|none of"):
+        read_foreign(tmp_path / f"x{ending}")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    torch.save({"a": torch.tensor([1.0, float("nan")])}, tmp_path / "x.pth")
+    with pytest.raises(BadData, match="no numbers"):
+        read_foreign(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_is_refused_and_nothing_is_unpacked(name, tmp_path, capsys):
+    path = tmp_path / "in" / "x.fmseg"
+    path.parent.mkdir()
+    ARCHIVES[name](path, {"manifest.json": b"{}", "README.md": b"a model"})
+    before = content(tmp_path)
+    code, out, err = typed(capsys, tmp_path, "import", str(path))
+    assert code == 3, out + err
+    assert "x.fmseg" in err
+    made = {each for each in content(tmp_path).keys() - before.keys() if not each.startswith("fmseg_results")}
+    assert not made
+    results = tmp_path / "fmseg_results"
+    assert not results.exists() or not [each for each in results.rglob("*") if each.is_file()]
+
+
 #: what is changed in a run.json
 RECORDS = {
     "an architecture of a billion blocks": {"architecture": {"depth": 10**9}},
@@ -142,4 +173,4 @@ def test_a_selection_that_leaves_its_folder_is_refused(tmp_path, capsys):
 
 
 def test_there_are_enough():
-    assert len(WEIGHTS) + len(RECORDS) >= 20
+    assert len(WEIGHTS) + len(RECORDS) + len(ARCHIVES) >= 20

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tiny_run
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -19,6 +20,7 @@ from fmseg.networks.weights import load_backbone, save_backbone
 from fmseg.records.bundle import MANIFEST
 from fmseg.records.foundation import CARD, Foundation, read_seen
 from fmseg.records.plans import Fold
+from fmseg.records.recipe import UNetShape
 from fmseg.records.run import Initialisation, Provenance
 from fmseg.records.scores import Interval
 from fmseg.records.selection import CleanUp, Member, Selection
@@ -128,13 +130,46 @@ def test_a_bundle_predicts_in_an_empty_workspace_with_the_same_bytes(kind, image
         assert seen == {"a": "no", "b": "no", "c": "no", "known": "training"}
 
 
+SHAPE = UNetShape(
+    features=(4, 8, 8),
+    kernels=((3, 3),) * 3,
+    strides=((1, 1), (2, 2), (2, 2)),
+    supervision=(0.6667, 0.3333),
+)
+OTHERS = {
+    "unet": tiny_run.config(
+        recipe=tiny_run.RECIPE.evolve(network="unet", decoder="none", decoder_channels=0, unet=SHAPE).model_dump()
+    ),
+    "knn": tiny_run.class_config().evolve(
+        recipe=tiny_run.RECIPE.evolve(decoder="nearest_head", freeze_backbone=True).model_dump()
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_networks_without_our_backbone_and_banks_of_images_travel_too(kind, images, tmp_path):
+    place = workspace_in(tmp_path / "home")
+    folder = place.results_of(NAME) / f"{kind}__plans" / "fold_0"
+    model = tiny_run.write_run(folder, OTHERS[kind])
+    if kind == "knn":
+        rows = torch.nn.functional.normalize(torch.randn(5, 4), dim=1)
+        model.head.fill(rows, torch.eye(2)[[0, 1, 0, 1, 1]], torch.arange(4), 3, is_exclusive=True)
+        save_file(model.state_dict(), folder / "model.safetensors")
+    path = export_models(place, None, tmp_path / "model.fmseg").path
+    predict(place, images, tmp_path / "here")
+    predict(workspace_in(tmp_path / "empty"), images, tmp_path / "there", model=path)
+    assert results(tmp_path / "there") == results(tmp_path / "here")
+
+
 def test_the_same_models_give_the_same_bytes_and_again_after_import(home, bundle, tmp_path):
     moved = workspace_in(tmp_path / "elsewhere")
     shutil.copytree(tmp_path / "home", tmp_path / "elsewhere")
     assert export_models(moved, None, tmp_path / "two.fmseg").path.read_bytes() == bundle.read_bytes()
     empty = workspace_in(tmp_path / "empty")
-    import_bundle(empty, bundle)
-    assert export_models(empty, "501", tmp_path / "three.fmseg").path.read_bytes() == bundle.read_bytes()
+    import_bundle(empty, bundle, name="601")
+    assert export_models(empty, "601", tmp_path / "three.fmseg").path.read_bytes() == bundle.read_bytes()
+    with pytest.raises(UsageError, match=r"under: CC-BY-4\.0"):
+        export_models(empty, "601", tmp_path / "four.fmseg", licence="CC0")
 
 
 @pytest.mark.parametrize("kind", ["models", "foundation"])

@@ -14,6 +14,7 @@ from fmseg.cli.frame import Session
 from fmseg.cli.starting import start_from
 from fmseg.errors import BadData, UnknownName, UsageError
 from fmseg.inference.exposure import pretraining_exposure
+from fmseg.networks.cnn import TIMM_MODELS, find_weights
 from fmseg.networks.foreign_files import read_foreign
 from fmseg.networks.sources import sources
 from fmseg.networks.sources.convert import convert
@@ -24,7 +25,7 @@ from fmseg.records.foundation import Foundation, find_foundations, moments_for
 from fmseg.records.run import RunConfig
 from fmseg.stages.export_weights import export_weights
 from fmseg.stages.fingerprint import fingerprint
-from fmseg.stages.import_weights import ImportOptions, checkpoint_of, import_weights
+from fmseg.stages.import_weights import ImportOptions, checkpoint_of, cnn_of, import_cnn, import_weights, locate
 from fmseg.stages.plan import plan
 from fmseg.stages.preprocess import preprocess
 from fmseg.stages.pretrain import PretrainOptions, pretrain
@@ -257,6 +258,35 @@ def test_a_tensor_that_is_there_twice_is_refused(tmp_path):
     path.write_bytes(b"\xff" * 20)
     with pytest.raises(BadData, match="not a safetensors file"):
         read_foreign(path)
+
+
+def test_a_cnn_of_timm_goes_where_training_finds_it(workspace, tmp_path, monkeypatch):
+    import timm
+
+    monkeypatch.setitem(TIMM_MODELS, "resnet50", "resnet10t")
+    theirs = timm.create_model("resnet10t", pretrained=False)
+    path = tmp_path / "weights.pth"
+    torch.save(theirs.state_dict(), path)
+    assert cnn_of(str(path), "auto") is None
+    assert cnn_of(str(path), "timm:resnet10t.c3_in1k") == "resnet10t"
+    import_cnn(workspace, str(path), "timm:resnet10t.c3_in1k", "resnet10t")
+    found = find_weights("resnet50", workspace.foundations() / "timm")
+    assert torch.equal(load_file(found)["conv1.0.weight"], theirs.state_dict()["conv1.0.weight"])
+    assert not {"fc.weight", "fc.bias"} & load_file(found).keys()
+    torch.save({name: tensor for name, tensor in theirs.state_dict().items() if name != "bn1.weight"}, path)
+    with pytest.raises(BadData, match=r"'bn1\.weight' is missing"):
+        import_cnn(workspace, str(path), "timm:resnet10t", "resnet10t")
+
+
+def test_what_timm_keeps_is_found_by_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, file: str(path))
+    assert locate("timm:vit_small_patch16_224.dino", "auto") == (path, "timm:vit_small_patch16_224.dino")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, file: None)
+    with pytest.raises(BadData, match="is not on this machine"):
+        locate("timm:vit_small_patch16_224.dino", "auto")
+    with pytest.raises(UsageError, match="no pretrained model called 'no_such'"):
+        locate("timm:no_such", "auto")
 
 
 def test_init_takes_a_file(workspace, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from fmseg.imaging.metrics import score_case
 from fmseg.imaging.readers import read_label
 from fmseg.inference.outcome import Outcome
 from fmseg.records.dataset import Dataset
+from fmseg.records.run import RunConfig
 from fmseg.stages.report import report, report_foundation
 from fmseg.workspace import Workspace
 
@@ -118,6 +119,19 @@ def test_a_foundation_has_a_page_of_its_own(tmp_path):
     assert "data:image/webp" in text and "Probe of d501 dice" in text
     with pytest.raises(UnknownName, match="Did you mean 'mine<b>'"):
         report_foundation(workspace, "mine<b")
+
+
+def test_two_checkpoints_are_two_chapters(tmp_path):
+    workspace = finished.write_finished(tmp_path)
+    for name in ("one", "two"):
+        tiny_run.write_foundation(workspace.foundation("ultrasound", name), name, ["ab" * 16])
+    runs = sorted(workspace.results_of(finished.SEGMENTED).glob("*/fold_*/run.json"))
+    for path, name in zip(runs, ("one", "two"), strict=True):
+        init = {"name": name, "sha256": f"weights of {name}", "because": "a test"}
+        RunConfig.load(path).evolve(init=init).save(path)
+    page = Reader(page_of(workspace, finished.SEGMENTED))
+    assert {"pretraining-of-one", "pretraining-of-two"} <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids) and set(page.targets) <= set(page.ids)
 
 
 def test_the_command_wants_one_of_two(workspace, capsys):

@@ -1,5 +1,10 @@
 import csv
 import io
+import json
+import re
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,11 +17,13 @@ from PIL import Image
 from fmseg.errors import BadData, UsageError
 from fmseg.imaging.readers import read_label
 from fmseg.reporting.case_pictures import EXTRA, MISSED
-from fmseg.reporting.layers import layer_png
+from fmseg.reporting.layers import DOUBT, layer_png
+from fmseg.reporting.overlays import PALETTE
 from fmseg.stages.view import dataset_source, folder_source, open_source
 from fmseg.stages.view.app import Kept, make_app
 from fmseg.stages.view.marks import COLUMNS, Marks
 
+httpx = pytest.importorskip("httpx")
 testclient = pytest.importorskip("starlette.testclient")
 TOKEN = "a secret"
 
@@ -80,6 +87,10 @@ def test_layers_show_the_label_and_where_the_prediction_differs(workspace, clien
     image = decoded(client.get(f"/image/{number}/0"), "image/webp")
     assert image.shape[:2] == (40, 52)
     assert max(decoded(client.get(f"/thumbnail/{number}"), "image/webp").shape[:2]) <= 144
+
+
+def test_differences_have_colours_of_their_own():
+    assert not {MISSED, EXTRA, DOUBT} & set(PALETTE) and len({MISSED, EXTRA, DOUBT}) == 3
 
 
 def test_differences_are_what_is_missed_and_what_is_extra():
@@ -175,6 +186,21 @@ def test_only_so_many_pictures_are_kept():
     kept = Kept(lambda key: made.append(key) or key, 2)
     assert [kept(key) for key in (1, 2, 1, 3, 1, 2)] == [1, 2, 1, 3, 1, 2]
     assert made == [1, 2, 3, 2]
+
+
+@pytest.mark.slow
+def test_it_listens_to_this_machine_alone_and_ctrl_c_ends_it_well(workspace):
+    pytest.importorskip("uvicorn")
+    command = [sys.executable, "-m", "fmseg", "--root", str(workspace.raw.parent), "view", "501", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        address = process.stderr.readline().removeprefix("Open ").strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{32}", address)
+        assert httpx.get(address).status_code == 200
+        assert httpx.get(address[:-1]).status_code == 403
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert json.loads(out)["marks"].endswith("marks.csv")
 
 
 class Many:

@@ -30,19 +30,11 @@ class Exported:
 
 def exported(to: str, vit: ViT, card: Foundation) -> Exported:
     """Return a backbone in one of the ``FORMATS``. Raises UsageError if that has no place for something in it."""
-    plain = {
-        "relation": "none",
-        "input_norm": False,
-        "output_norm": True,
-        "class_token": True,
-        "absolute_positions": True,
-    }
     own = vit.architecture
-    for name, value in (plain | {"activation": "gelu"}).items():
-        if getattr(own, name) != value:
-            raise UsageError(
-                f"--to {to}: {card.name} has {name} = {getattr(own, name)}, for which {to} has no place here."
-            )
+    if own.peculiar:
+        raise UsageError(
+            f"--to {to}: {card.name} is no plain ViT ({', '.join(own.peculiar)}), and only those go there."
+        )
     if own.image_size[0] != own.image_size[1]:
         raise UsageError(f"--to {to}: {card.name} has positions for {own.image_size} px, and {to} knows squares alone.")
     state = {name: tensor.detach().float().cpu().contiguous() for name, tensor in vit.state_dict().items()}

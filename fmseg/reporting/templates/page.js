@@ -27,4 +27,3 @@ const watch = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "-10% 0px -75% 0px" });
 for (const section of document.querySelectorAll("section")) watch.observe(section);
-addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });

@@ -155,9 +155,10 @@ def export_foundation(
 
 
 def _again(results: Path, path: Path, licence: str | None) -> Exported:
-    """Export what was imported: the same files."""
-    bundle = Bundle.load(results / MANIFEST).evolve(name=results.name)
-    bundle = bundle.evolve(licence=licence) if licence else bundle
+    """Export what was imported: the same file."""
+    bundle = Bundle.load(results / MANIFEST)
+    if licence is not None:
+        raise UsageError(f"{results} was imported, under: {bundle.licence}. That is not changed; leave --licence out.")
     return _write(path, bundle, {name: results / name for name in bundle.files})
 
 
@@ -202,11 +203,13 @@ def _without_command(provenance: Provenance) -> Provenance:
 
 def _origins(workspace: Workspace, configs: Sequence[RunConfig]) -> tuple[Origin, ...]:
     """Return the checkpoints that runs started from, with their licences where they are still there."""
-    starts = {config.init.sha256: config.init.name for config in configs if config.init.sha256}
+    starts = {config.init.sha256: config.init for config in configs if config.init.sha256}
     licences = {card.weights_sha256: card.licence for _, card in find_foundations(workspace.foundations())}
     return tuple(
-        Origin(name=name, sha256=digest, licence=licences.get(digest) or UNSTATED)
-        for digest, name in sorted(starts.items())
+        Origin(
+            name=starts[digest].name, sha256=digest, licence=licences.get(digest) or starts[digest].terms or UNSTATED
+        )
+        for digest in sorted(starts)
     )
 
 

@@ -205,7 +205,9 @@ def _plan_watch(workspace: Workspace, corpus: Corpus, recipe: Pretraining, runti
 
 
 def tell_benefit(config: PretrainConfig, runtime: Runtime) -> None:
-    """Say before the time is spent what may be expected of it."""
+    """Say before the time is spent what may be expected of it; nobody knows after other people's weights."""
+    if config.parent is not None and config.parent.source:
+        return
     cost = predict_cost(config.recipe, detect_hardware().evolve(num_devices=runtime.world))
     benefit = expected_benefit(cost.samples_seen + (config.parent.samples_seen if config.parent else 0))
     logger.log(logging.INFO if benefit.pays else logging.WARNING, "%s.", benefit.describe(cost.images_per_s))

@@ -43,9 +43,9 @@ def report(workspace: Workspace, name: str, *, plans_name: str) -> Path:
         if (card.weights_sha256, card.name) in starts
     ]
     made = [
-        data.section(prepared, measured, plans),
+        data.section(prepared, measured),
         plan.section(plans, dataset_id(name)),
-        *(pretraining.section(folder, card) for folder, card in cards),
+        *(pretraining.section(folder, card, is_one_of_several=len(cards) > 1) for folder, card in cards),
         training.section(outcome, dataset_id(name)),
         scores.section(outcome),
         gallery.section(workspace, name, outcome),

@@ -1,6 +1,5 @@
 """The chapter on the images: what there is, what is odd about it, how the folds divide it."""
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,9 @@ from fmseg.files import read_json, stream_lines
 from fmseg.imaging.measure import read_facts
 from fmseg.planning.folds import load_folds
 from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint
-from fmseg.records.plans import Fold, Plans
+from fmseg.records.plans import Fold
 from fmseg.reporting import charts
 from fmseg.reporting.page import Block, Facts, Figure, Figures, Section, Table, Words
-
-logger = logging.getLogger(__name__)
 
 #: cases that pictures of the data are drawn from, evenly spaced: millions would take minutes and change no curve
 MOST_CASES = 20_000
@@ -23,7 +20,7 @@ MOST_FINDINGS = 300
 FINDINGS_WORD = {"error": "must be mended", "warning": "look at it", "note": "good to know"}
 
 
-def section(prepared: Path, measured: Fingerprint, plans: Plans | None) -> Section:
+def section(prepared: Path, measured: Fingerprint) -> Section:
     """Return the chapter. prepared: the dataset's folder of measurements."""
     facts = _some_facts(prepared / "cases.jsonl")
     findings = _findings(prepared / "doctor.json")

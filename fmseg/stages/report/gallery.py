@@ -32,9 +32,9 @@ def section(workspace: Workspace, name: str, outcome: Outcome) -> Section | None
     except FmsegError as error:
         return Section("Cases", "The images are not here any more.", (Words((str(error),)),))
     if isinstance(pooled, Scores):
-        lead = "Look at the worst ones first: often the label is at fault. What is shown was predicted out of fold."
+        lead = "Look at the worst ones first: is it the model, or the label? What is shown was predicted out of fold."
         return Section("Cases", lead, tuple(_of_maps(pooled, outcome, cases)))
-    lead = "The surest mistakes come first: often the label is at fault. What is shown was predicted out of fold."
+    lead = "The surest mistakes come first: is it the model, or the label? What is shown was predicted out of fold."
     return Section("Cases", lead, tuple(_of_classes(pooled, outcome, cases)))
 
 

@@ -17,7 +17,7 @@ PICTURE_PX = 1500
 PICTURES = {"attention": "What the class token looks at", "features": "Which patches are alike to it"}
 
 
-def section(folder: Path, card: Foundation) -> Section:
+def section(folder: Path, card: Foundation, *, is_one_of_several: bool = False) -> Section:
     """Return the chapter on how a checkpoint learned. folder: of the checkpoint."""
     curves = read_curves(folder / "metrics.jsonl")
     blocks: list[Block] = [_facts(card)]
@@ -44,7 +44,8 @@ def section(folder: Path, card: Foundation) -> Section:
             (each.step, "gone at the end" if each.is_over else "to the end", each.text) for each in card.troubles
         )
         blocks.append(Table("Troubles on the way", ("step", "lasted", "what"), rows))
-    return Section("Pretraining", _lead(card), tuple(blocks))
+    title = f"Pretraining of {card.name}" if is_one_of_several else "Pretraining"
+    return Section(title, _lead(card), tuple(blocks))
 
 
 def headlines(card: Foundation) -> tuple[tuple[str, str, str], ...]:

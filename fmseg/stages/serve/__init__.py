@@ -66,17 +66,18 @@ def serve(
         networks = load_choice(results).predictor(mirror=options.mirror)
         name = results.name
     token = None if is_loopback(options.host) else secrets.token_urlsafe(TOKEN_BYTES)
-    app = make_app(Service(networks, name, options.max_waiting), max_bytes=int(options.max_mb * 1e6), token=token)
-    listener = socket.socket(socket.AF_INET6 if ":" in options.host else socket.AF_INET, socket.SOCK_STREAM)
+    service = Service(networks, name, options.max_waiting)
+    app = make_app(service, max_bytes=int(options.max_mb * 1e6), token=token, host=options.host)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((options.host, options.port))
+        listener.listen()  # who asks as soon as the address is told waits, and is not turned away
     except OSError as error:
         raise EnvironmentProblem(
             f"{options.host}, port {options.port}: {error.strerror}. Type another one after --host or --port."
         ) from error
-    shown = f"[{options.host}]" if ":" in options.host else options.host
-    tell(f"{name} answers at http://{shown}:{listener.getsockname()[1]}. Ctrl-C ends it.")
+    tell(f"{name} answers at http://{options.host}:{listener.getsockname()[1]}. Ctrl-C ends it.")
     if token is not None:
         tell(f"Others can reach it, without encryption. Requests need the header  Authorization: Bearer {token}")
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_keep_alive=5)
@@ -88,6 +89,6 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.IPv4Address(host).is_loopback
     except ValueError as error:
-        raise UsageError(f"--host {host}: type an address, as 127.0.0.1 or 0.0.0.0.") from error
+        raise UsageError(f"--host {host}: type an IPv4 address, as 127.0.0.1 or 0.0.0.0.") from error

@@ -10,7 +10,6 @@ import secrets
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -32,7 +31,7 @@ from fmseg.inference.inputs import output_name
 from fmseg.inference.predictor import Predictor
 from fmseg.records.dataset import IMAGE_ENDINGS, CaseFiles
 
-HOSTS = ["127.0.0.1", "localhost", "[::1]", "testserver"]
+HOSTS = ("127.0.0.1", "localhost")
 ENDING_OF = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
@@ -66,24 +65,23 @@ class Service:
 
     def answer(self, content: bytes, ending: str) -> Response:
         """Predict one image. Raises FmsegError without a path in it."""
-        with tempfile.TemporaryDirectory(prefix="fmseg_") as folder:
+        # decoding too is done for one request at a time: the memory that it takes is bounded so
+        with self._model, tempfile.TemporaryDirectory(prefix="fmseg_") as folder:
             path = Path(folder) / f"image{ending}"
             path.write_bytes(content)
-            case_files = CaseFiles("image", (path,), None)
+            files = CaseFiles("image", (path,), None)
+            begun = time.monotonic()
             try:
-                case = read_case(case_files, self.networks.plans.reader)
-                with self._model:
-                    begun = time.monotonic()
-                    try:
-                        if isinstance(self.networks, ClassPredictor):
-                            return self._classes(self.networks.predict_case(case))
-                        done = self.networks.predict_case(case)
-                    finally:
-                        self.seconds += time.monotonic() - begun
-                target = Path(folder) / "out" / output_name(case_files)
+                case = read_case(files, self.networks.plans.reader)
+                if isinstance(self.networks, ClassPredictor):
+                    return self._classes(self.networks.predict_case(case))
+                done = self.networks.predict_case(case)
+                target = Path(folder) / "out" / output_name(files)
                 write_label(done.labels, case.geometry, target)
             except FmsegError as error:
                 raise type(error)(*(str(part).replace(f"{folder}/", "") for part in error.args)) from error
+            finally:
+                self.seconds += time.monotonic() - begun
             headers = {
                 "X-Confidence": f"{done.confidence:.4g}",
                 "X-Disagreement": f"{done.disagreement:.4g}",
@@ -128,8 +126,12 @@ class Service:
         return PlainTextResponse("\n".join(lines) + "\n")
 
 
-def make_app(service: Service, *, max_bytes: int, token: str | None) -> Starlette:
-    """Return the application. token: that every request must carry; None for an address of this machine alone."""
+def make_app(service: Service, *, max_bytes: int, token: str | None, host: str = HOSTS[0]) -> Starlette:
+    """Return the application.
+
+    token: that every request must carry; None for an address of this machine alone, which then must be asked by one of
+    its own names, so that a page from elsewhere gets nothing. host: one more of these names.
+    """
 
     async def predict(request: Request) -> Response:
         try:
@@ -145,6 +147,9 @@ def make_app(service: Service, *, max_bytes: int, token: str | None) -> Starlett
             response = JSONResponse({"error": str(error)}, 422)
         except HTTPException as error:
             response = await _refusal(request, error)
+        except Exception:
+            service.requests[500] += 1
+            raise
         service.requests[response.status_code] += 1
         return response
 
@@ -154,7 +159,7 @@ def make_app(service: Service, *, max_bytes: int, token: str | None) -> Starlett
         Route("/model", _guarded(service.about, token)),
         Route("/predict", _guarded(predict, token), methods=["POST"]),
     ]
-    middleware = [] if token else [Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)]
+    middleware = [] if token else [Middleware(TrustedHostMiddleware, allowed_hosts=[host, *HOSTS])]
     handlers: Any = {HTTPException: _refusal, Exception: _fault}
     return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 
@@ -182,15 +187,14 @@ async def _body(request: Request, max_bytes: int) -> bytes:
     too_large = HTTPException(413, f"The image has more than {max_bytes:,} bytes. Send a smaller one.")
     if int(request.headers.get("content-length") or 0) > max_bytes:
         raise too_large
-    parts: list[bytes] = []
-    stream: AsyncIterator[bytes] = request.stream()
-    async for part in stream:
-        parts.append(part)
-        if sum(map(len, parts)) > max_bytes:
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > max_bytes:
             raise too_large
-    if not any(parts):
+    if not content:
         raise HTTPException(400, "There is no image in the request: its body is the file.")
-    return b"".join(parts)
+    return bytes(content)
 
 
 def _ending(request: Request) -> str:

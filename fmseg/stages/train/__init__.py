@@ -21,6 +21,7 @@ from fmseg.planning.classification import careful_with_classes
 from fmseg.planning.finetuning import adapt_finetuning, pretraining_strength
 from fmseg.planning.folds import load_folds
 from fmseg.planning.planner import DEFAULT_NAME, plans_file
+from fmseg.records.bundle import MANIFEST
 from fmseg.records.plans import Fold, Plans
 from fmseg.records.recipe import Recipe, resolve
 from fmseg.records.run import Provenance, RunConfig, RunFolder
@@ -69,6 +70,8 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
     Goes on where it was stopped; a finished run is only read. Returns None for ALL, which has no validation.
     """
     plans, cases = load_prepared(workspace, name, fold, options.plans)
+    if (workspace.results_of(name) / MANIFEST).exists():
+        raise UsageError(f"{workspace.results_of(name)} holds imported models. Give your dataset another number.")
     run = RunFolder(workspace.results_of(name) / f"{options.run_name}__{plans.name}" / _fold_name(fold))
     return train_on(workspace, Assignment(plans, cases, fold), run, options)
 

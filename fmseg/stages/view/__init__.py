@@ -7,6 +7,7 @@ ask for, ``marks.py`` keeps the marks.
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from fmseg.errors import EnvironmentProblem, UsageError
@@ -56,4 +57,6 @@ def serve(source: Source, port: int, tell: Callable[[str], None]) -> None:
         raise EnvironmentProblem(f"Port {port} is taken ({error.strerror}). Type another one after --port.") from error
     tell(f"http://{HOST}:{listener.getsockname()[1]}/?token={token}")
     config = uvicorn.Config(make_app(source, token), log_level="warning", access_log=False, lifespan="off")
-    uvicorn.Server(config).run(sockets=[listener])
+    # the way to end it, so no error
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
