@@ -30,6 +30,8 @@ class Geometry:
     direction: tuple[float, ...] = IDENTITY
     #: whether the file itself has two axes only
     is_2d: bool = False
+    #: (top, left, bottom, right), the last two exclusive: where the file says that an ultrasound scan lies
+    scan_box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from fmseg.files import stream_lines
 from fmseg.imaging.case import Array, BadFile, Case, Geometry, content_hash, is_grey
 from fmseg.imaging.intensity import histogram, intensity_of, scale
 from fmseg.imaging.looks import looks_of
+from fmseg.imaging.marks import find_marks
 from fmseg.imaging.readers import read_case, read_label, read_patient
+from fmseg.imaging.sector import find_sector
 from fmseg.records.dataset import CaseFiles
 from fmseg.records.fingerprint import CaseFacts, Finding, Intensity, Severity
 from fmseg.records.labels import LabelScheme
@@ -34,11 +36,18 @@ CHANGED = "The network sees the image as it was read, not as it is in the file."
 
 
 def measure_case(
-    files: CaseFiles, labels: LabelScheme | None, patient: str, *, reader: str | None = None, salt: bytes = b""
+    files: CaseFiles,
+    labels: LabelScheme | None,
+    patient: str,
+    *,
+    reader: str | None = None,
+    salt: bytes = b"",
+    is_ultrasound: bool = False,
 ) -> CaseFacts:
     """Read a case and its label map and return what was measured. ``labels`` is None where none are expected.
 
-    salt: of the workspace; with it, the patient that a file's header names is noted as a salted hash.
+    salt: of the workspace; with it, the patient that a file's header names is noted as a salted hash. is_ultrasound:
+    whether there are a scan sector and drawn marks to look for.
     """
     facts = _nothing(files, labels, patient)
     try:
@@ -61,6 +70,8 @@ def measure_case(
         "looks": looks_of(case.voxels),
         "scaled": tuple(counts.mean_and_std(scale(counts.values, counts.window())) for counts in counted if counts),
     }
+    if is_ultrasound:
+        measured |= _measure_scan(files, case, findings)
     if labels is not None:
         findings += _without_label(files, labels)
         if files.label is not None:
@@ -91,6 +102,8 @@ def refuse_errors(findings: Iterable[Finding]) -> None:
 def stamp_of(files: CaseFiles, labels: LabelScheme | None) -> str:
     """Return name, size and time of every file and a mark of the label scheme: what a line of facts rests on."""
     parts = [f"v{VERSION}", labels.digest()[:8] if labels else "-"]
+    if files.spacing_mm is not None:
+        parts.append("{}x{}mm".format(*files.spacing_mm))
     for path in (*files.images, files.label):
         if path is None:
             continue
@@ -150,6 +163,25 @@ def _image_findings(files: CaseFiles, case: Case, intensity: tuple[Intensity, ..
         mend = "Check the export; remove the image if it is empty."
         findings.append(_finding("warning", path, problem, mend, "There is nothing to see in it."))
     return findings
+
+
+def _measure_scan(files: CaseFiles, case: Case, findings: list[Finding]) -> dict[str, object]:
+    """Return the fields of the scan sector and of marks; calipers are added to ``findings``."""
+    sector = find_sector(case.voxels, case.geometry.scan_box)
+    marks = find_marks(case.voxels, sector).kinds
+    if "calipers inside" in marks:
+        problem, why = "measuring marks (calipers) lie on the image", "They may tell a network what was measured."
+        mend = "Export it without them, or plan with --set marks=remove."
+        findings.append(_finding("warning", files.images[0], problem, mend, why))
+    if sector is None:
+        return {"marks": marks}
+    area = np.broadcast_to(sector.mask(case.voxels.shape[2:]), case.voxels.shape[1:])
+    inside = [histogram(channel, area) for channel in case.voxels]
+    return {
+        "sector": sector.outline,
+        "sector_intensity": tuple(intensity_of(counted) for counted in inside if counted),
+        "marks": marks,
+    }
 
 
 def _measure_label(

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+import cv2
 import numpy as np
 
 from fmseg.errors import BadData
@@ -62,6 +63,7 @@ def pool_facts(
         dtype=_most_common(pool.dtypes),
         intensity=tuple(_pooled_intensity(part, weights) for part, weights in figures),
         foreground_intensity=_foreground(pool, dataset, channels),
+        sector_intensity=pool.sector_intensity(channels),
         scaled_mean=tuple(mean for mean, _ in scaled),
         scaled_std=tuple(std for _, std in scaled),
         classes=_classes(dataset, pool.labelled),
@@ -83,6 +85,8 @@ class _Pool:
         self.dtypes: Counter[str] = Counter()
         self.num_rgb = self.num_grey_rgb = 0
         self.patients: set[str] = set()
+        #: FIGURES inside the scan sector, and its pixels, of each case that has one
+        self._sectors = array("d")
         #: of a labelled set
         self.labelled: list[CaseFacts] = []
         #: (channels of the file, is it grey, channels with figures) -> case numbers; per case and channel FIGURES,
@@ -109,6 +113,10 @@ class _Pool:
             for intensity, moments in zip(fact.intensity[:used], fact.scaled[:used], strict=True):
                 values.extend(getattr(intensity, name) for name in FIGURES)
                 values.extend(moments)
+        for intensity in fact.sector_intensity[:1]:
+            # of colour, the first channel stands for all: nearly all of ultrasound is grey
+            area = cv2.contourArea(np.array(fact.sector, np.int32)) * fact.shape[0]
+            self._sectors.extend((*(getattr(intensity, name) for name in FIGURES), area))
         self.shapes.extend(fact.shape)
         self.spacings.extend(fact.spacing_mm or (np.nan,) * 3)
         self.channels[fact.channels] += 1
@@ -152,6 +160,12 @@ class _Pool:
             (np.concatenate([values[:, channel % values.shape[1]] for _, values in groups])[order], weights)
             for channel in range(channels)
         ]
+
+    def sector_intensity(self, channels: int) -> tuple[Intensity, ...]:
+        """Return the figures inside the scan sectors, one per input channel; none without sectors."""
+        values = np.frombuffer(self._sectors).reshape(-1, len(FIGURES) + 1)
+        figures = _pooled_intensity(values[:, :-1], values[:, -1]) if len(values) else None
+        return (figures,) * channels if figures else ()
 
     def content_hash(self) -> str:
         """Return a digest that changes with any pixel, label, spacing or case name."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from fmseg.errors import BadData
 from fmseg.imaging.case import Array, Geometry, is_grey
+from fmseg.imaging.cleaning import cleaned
 from fmseg.imaging.intensity import histogram, scale, values_of
 from fmseg.records.plans import Preprocessing
 
@@ -55,7 +56,7 @@ def prepare(voxels: Array, geometry: Geometry, preprocessing: Preprocessing) -> 
 
     Raises BadData if type or number of channels do not fit the plan.
     """
-    channels = _with_channels(voxels, preprocessing.file_channels)
+    channels = _with_channels(cleaned(voxels, geometry, preprocessing), preprocessing.file_channels)
     size = _size_of(channels.shape[2:], geometry, preprocessing)
     ready = [_to_unit_range(channel, index, preprocessing) for index, channel in enumerate(channels)]
     dtype = np.dtype(preprocessing.store_dtype)

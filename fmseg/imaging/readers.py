@@ -5,6 +5,7 @@ dataset.json, where nnU-Net's names are understood). More readers are added to t
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -66,6 +67,9 @@ def read_case(files: CaseFiles, reader: str | None = None) -> Case:
         notes += more
     if len(parts) > 1:
         voxels = np.concatenate([part[0] for part in parts])
+    if files.spacing_mm is not None:
+        depth_mm = geometry.spacing_mm[0] if geometry.spacing_mm else 1.0
+        geometry = replace(geometry, spacing_mm=(depth_mm, *files.spacing_mm))
     return Case(files.name, voxels, geometry, notes)
 
 

@@ -26,6 +26,8 @@ MAX_VALUES = 2**31
 CENTIMETRES = 3
 TISSUE = 1
 SPATIAL_2D = 1
+#: tissue, and the flow that is drawn on it
+SHOWN = (TISSUE, 2)
 #: what anonymisers and forms write where no patient is named
 NOBODY = frozenset(
     ("", "0", "anon", "anonymized", "anonymised", "anonymous", "na", "n/a", "none", "unknown", "removed")
@@ -54,7 +56,8 @@ class DicomReader:
             voxels = _inverted(voxels, header)
             notes.append("its grey values were inverted: white means none in this file")
         spacing = _spacing(header, notes)
-        return voxels, Geometry(spacing, is_2d=shape[0] == 1), tuple(notes)
+        geometry = Geometry(spacing, is_2d=shape[0] == 1, scan_box=_scan_box(header, shape[1:3]))
+        return voxels, geometry, tuple(notes)
 
     def read_patient(self, path: Path, salt: bytes) -> str:
         """Return 16 hexadecimal digits that are equal for images of one patient; empty if the header names none.
@@ -163,6 +166,23 @@ def _region_spacing(header: "Dataset", notes: list[str]) -> tuple[float, float] 
         return None
     size = next(iter(sizes), None)
     return size if size and min(size) > 0 else None
+
+
+def _scan_box(header: "Dataset", size_yx: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """Return (top, left, bottom, right) of all regions that show tissue or flow; None where the file names none."""
+    names = ("RegionLocationMinY0", "RegionLocationMinX0", "RegionLocationMaxY1", "RegionLocationMaxX1")
+    boxes = [
+        [int(region[name].value) for name in names]
+        for region in header.get("SequenceOfUltrasoundRegions") or ()
+        if region.get("RegionSpatialFormat") == SPATIAL_2D
+        and region.get("RegionDataType") in SHOWN
+        and all(name in region for name in names)
+    ]
+    if not boxes:
+        return None
+    top, left = (max(0, min(box[axis] for box in boxes)) for axis in (0, 1))
+    bottom, right = (min(size_yx[axis], 1 + max(box[axis + 2] for box in boxes)) for axis in (0, 1))
+    return (top, left, bottom, right) if top < bottom and left < right else None
 
 
 def _is_tissue(region: Any) -> bool:

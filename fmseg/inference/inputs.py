@@ -4,13 +4,14 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fmseg.errors import UsageError
 from fmseg.files import natural_key
 from fmseg.records.cases import is_image_file, odd_entries
-from fmseg.records.dataset import IMAGE_ENDINGS, CaseFiles, group_channels, strip_ending, visible_files
+from fmseg.records.dataset import IMAGE_ENDINGS, SPACINGS, CaseFiles, group_channels, strip_ending, visible_files
+from fmseg.records.tables import read_spacings
 
 #: endings that cannot hold label maps: JPEG and video change values, DICOM, which may have no ending, is not written
 #: -> what is written instead
@@ -61,7 +62,8 @@ def find_inputs(place: Path, target: Callable[[CaseFiles], str] = output_name) -
         else:
             problem = f"{count} cases would be written to {target(case)}. Rename one of them."
             refused += [(path.name, problem) for path in case.images]
-    return Inputs(tuple(cases), tuple(refused))
+    sizes = read_spacings((place.parent if place.is_file() else place) / SPACINGS)
+    return Inputs(tuple(replace(case, spacing_mm=sizes.get(case.name)) for case in cases), tuple(refused))
 
 
 def _folded(name: str) -> str:

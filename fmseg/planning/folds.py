@@ -83,7 +83,20 @@ def _stratified(cases: list[str], patients: Mapping[str, str], strata: Mapping[s
     pooled = _pool_rare([strata[case] for case in cases])
     splitter = StratifiedGroupKFold(NUM_FOLDS, shuffle=True, random_state=SEED)
     parts = splitter.split(np.zeros(len(cases)), pooled, [patients[case] for case in cases])
-    return [[cases[index] for index in val] for _, val in parts]
+    validation = [[cases[index] for index in val] for _, val in parts]
+    for part in validation:
+        if not part:
+            _give_patient(part, validation, patients)
+    return validation
+
+
+def _give_patient(part: list[str], validation: Sequence[list[str]], patients: Mapping[str, str]) -> None:
+    """Move a patient into a fold that balance alone has left empty: the smallest one of the fold with most patients."""
+    richest = max(validation, key=lambda cases: len({patients[case] for case in cases}))
+    counts = Counter(patients[case] for case in richest)
+    patient = min(counts, key=lambda name: (counts[name], natural_key(name)))
+    part += [case for case in richest if patients[case] == patient]
+    richest[:] = [case for case in richest if patients[case] != patient]
 
 
 def _pool_rare(strata: list[str]) -> list[str]:

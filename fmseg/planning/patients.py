@@ -7,6 +7,7 @@ where names say nothing, each case stands for itself and the source says so. A D
 comes before a guess; what is kept of it is a salted hash.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fmseg.errors import BadData
-from fmseg.files import writable
+from fmseg.files import remove_strays, writable
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import CaseFacts, Fingerprint
 
 #: below this many groups a bare number in front is more likely a class or a batch than an exam
 MIN_GUESSED_GROUPS = 5
+#: what file systems answer that have no links
+WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 #: of the hashes of patients, in the folder of prepared data; only its owner may read it
 SALT, SALT_BYTES = ".patient_salt", 32
 
@@ -60,14 +63,18 @@ def patient_salt(folder: Path) -> bytes:
     path = folder / SALT
     with writable(folder):
         if not path.exists():
+            remove_strays(folder)
             part = path.with_name(f"{SALT}.{os.getpid()}.tmp")
             part.touch(mode=0o600)
             try:
                 part.write_bytes(secrets.token_bytes(SALT_BYTES))
                 os.link(part, path)
-            except OSError:  # another process was first, or the file system has no links
-                if not path.exists():
-                    os.replace(part, path)
+            except FileExistsError:
+                pass  # another process was first
+            except OSError as error:
+                if error.errno not in WITHOUT_LINKS:
+                    raise  # never half a salt in its place
+                os.replace(part, path)
             finally:
                 part.unlink(missing_ok=True)
         return path.read_bytes()

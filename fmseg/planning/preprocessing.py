@@ -35,6 +35,10 @@ class Options(Part):
 
     #: slices or frames on each side, as further channels
     neighbours: int = Field(default=0, ge=0, le=8)
+    #: of ultrasound, beside the scan sector: keep, black, or crop (for classification and pretraining)
+    outside: Literal["keep", "black", "crop"] = "keep"
+    #: calipers, text and rulers on the scan: keep, or remove
+    marks: Literal["keep", "remove"] = "keep"
 
 
 def plan_preprocessing(
@@ -49,7 +53,9 @@ def plan_preprocessing(
     intensity = reasons.keep("intensity", intensity_scheme(fingerprint, channel_names))
     window, because = window_of(fingerprint, intensity)
     reasons.share(("window",), because)
-    mean, std, because = moments_of(fingerprint, intensity, window)
+    outside = reasons.keep("outside", outside_of(fingerprint, options))
+    marks = reasons.keep("marks", marks_of(fingerprint, options))
+    mean, std, because = moments_of(fingerprint, intensity, window, is_cropped=outside == "crop")
     reasons.share(("mean", "std"), because)
     dtype = store_dtype(intensity)
     size_mode = reasons.keep("size_mode", size_mode_of(fingerprint))
@@ -74,6 +80,8 @@ def plan_preprocessing(
         std=shown * std,
         store_dtype=reasons.keep("store_dtype", dtype),
         neighbours=neighbours,
+        outside=outside,
+        marks=marks,
     )
     return preprocessing, reasons.all()
 
@@ -101,16 +109,18 @@ def window_of(fingerprint: Fingerprint, scheme: Scheme) -> Decision[tuple[tuple[
 
 
 def moments_of(
-    fingerprint: Fingerprint, scheme: Scheme, window: tuple[tuple[float, float], ...]
+    fingerprint: Fingerprint, scheme: Scheme, window: tuple[tuple[float, float], ...], *, is_cropped: bool = False
 ) -> tuple[tuple[float, ...], tuple[float, ...], str]:
     """Return mean and standard deviation per channel of the images in [0, 1], and where they are from."""
     if scheme == "image_percentiles":
         mean, std = fingerprint.scaled_mean, fingerprint.scaled_std
         because = "of the whole set, each image between its own percentiles"
     elif scheme == "eight_bit":
-        mean = tuple(each.mean / 255 for each in fingerprint.intensity)
-        std = tuple(each.std / 255 for each in fingerprint.intensity)
-        because = "of all pixels of the set, divided by 255"
+        figures = (fingerprint.sector_intensity if is_cropped else ()) or fingerprint.intensity
+        mean = tuple(each.mean / 255 for each in figures)
+        std = tuple(each.std / 255 for each in figures)
+        where = "in the scan sectors" if figures is fingerprint.sector_intensity else "of the set"
+        because = f"of all pixels {where}, divided by 255"
     else:
         pairs = list(zip(_window_facts(fingerprint), window, strict=True))
         mean = tuple(min(1.0, max(0.0, (each.mean - low) / (high - low))) for each, (low, high) in pairs)
@@ -185,6 +195,32 @@ def resampled(
     height, width = (max(2, math.ceil(n / coarser / patch - 1e-6)) * patch for n in size)
     how = f"made {coarser:.2f} times coarser for {because}" if coarser > 1 else "as fine as it is"
     return target, (height, width), f"the median spacing, {how}; the size is the median image's, in whole patches"
+
+
+def outside_of(fingerprint: Fingerprint, options: Options) -> Decision[Literal["keep", "black", "crop"]]:
+    """Return what becomes of text, rulers and bars beside the scan."""
+    if options.outside == "keep":
+        return "keep", "images are learned from as they are; --set outside=black leaves the scan alone"
+    _need_ultrasound(fingerprint, f"outside={options.outside}")
+    if options.outside == "crop" and fingerprint.task == "segmentation":
+        raise UsageError("--set outside=crop: label maps are not cut along. Type --set outside=black.")
+    return options.outside, "asked for with --set: only the scan sector is learned from"
+
+
+def marks_of(fingerprint: Fingerprint, options: Options) -> Decision[Literal["keep", "remove"]]:
+    """Return what becomes of what was drawn on the scan."""
+    if options.marks == "keep":
+        return "keep", "images are learned from as they are; --set marks=remove paints calipers and text over"
+    _need_ultrasound(fingerprint, "marks=remove")
+    if fingerprint.dtype != "uint8":
+        raise UsageError(f"--set marks=remove: marks are found on 8-bit images, these are {fingerprint.dtype}.")
+    return "remove", "asked for with --set: calipers and text may tell what was measured"
+
+
+def _need_ultrasound(fingerprint: Fingerprint, setting: str) -> None:
+    if fingerprint.modality != "ultrasound":
+        what = f"this is for ultrasound, and {fingerprint.dataset} is {fingerprint.modality}"
+        raise UsageError(f"--set {setting}: {what}. Leave it out.")
 
 
 def neighbours_of(fingerprint: Fingerprint, options: Options) -> Decision[int]:

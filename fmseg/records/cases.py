@@ -43,6 +43,8 @@ class CaseFiles:
     name: str
     images: tuple[Path, ...]
     label: Path | None
+    #: (y, x) from spacings.csv; None leaves what the file says
+    spacing_mm: tuple[float, float] | None = None
 
 
 class Chosen(Sequence[T]):

@@ -6,7 +6,7 @@ keys (name, licence, description ...) are left alone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from fmseg.records.cases import (
 from fmseg.records.declaration import Declaration, Task, label_scheme, load_declaration
 from fmseg.records.labels import ClassScheme, LabelScheme
 from fmseg.records.sources import list_cases, listed_patients, modality_name
-from fmseg.records.tables import read_classes, read_table, scheme_of_classes
+from fmseg.records.tables import read_classes, read_spacings, read_table, scheme_of_classes
 
 __all__ = [
     "IMAGE_ENDINGS",
@@ -37,6 +37,8 @@ __all__ = [
     "walk_images",
 ]
 
+#: case -> pixel size, for files that have none, or a wrong one
+SPACINGS = "spacings.csv"
 #: of unlabelled images of which nobody says what they are
 DEFAULT_MODALITY = "ultrasound"
 
@@ -95,13 +97,15 @@ class Dataset:
         A label map has its image's ending, or another one that is read (PNG or NIfTI for DICOM images). A case whose
         label map is missing has ``label=None``; for a labelled task that is the doctor's finding.
         """
-        if self.declaration.dataset is not None:
-            return [self._declared_case(name) for name in sorted(self.declaration.dataset, key=natural_key)]
-        if self.task == "unlabelled":
+        if self.task == "unlabelled" and self.declaration.dataset is None:
             return list_cases(self.source, self.modality)
+        sizes = read_spacings(self.folder / SPACINGS)
+        if self.declaration.dataset is not None:
+            names = sorted(self.declaration.dataset, key=natural_key)
+            return [replace(self._declared_case(name), spacing_mm=sizes.get(name)) for name in names]
         images = self._group_channels(self.folder / "imagesTr")
         labels = self.label_maps()
-        return [CaseFiles(name, files, labels.get(name)) for name, files in images.items()]
+        return [CaseFiles(name, files, labels.get(name), sizes.get(name)) for name, files in images.items()]
 
     def orphan_labels(self) -> list[Path]:
         """Return the label maps of labelsTr that have no image."""
@@ -115,8 +119,9 @@ class Dataset:
         folder = self.folder / "imagesTs"
         if not folder.is_dir():
             return []
-        labels = self.label_maps("labelsTs")
-        return [CaseFiles(name, files, labels.get(name)) for name, files in self._group_channels(folder).items()]
+        labels, sizes = self.label_maps("labelsTs"), read_spacings(self.folder / SPACINGS)
+        images = self._group_channels(folder)
+        return [CaseFiles(name, files, labels.get(name), sizes.get(name)) for name, files in images.items()]
 
     def label_maps(self, part: str = "labelsTr") -> dict[str, Path]:
         """Return case -> label map of a folder; where a case has several, the one with the ending of the images."""

@@ -69,6 +69,12 @@ class CaseFacts(Part):
     looks: str = ""
     #: a salted hash of the patient that the file's header names (DICOM); empty where none is named
     header_patient: str = ""
+    #: of ultrasound: corners (y, x) of the scan sector's outline; empty if none was found or looked for
+    sector: tuple[tuple[int, int], ...] = ()
+    #: like ``intensity``, inside the sector
+    sector_intensity: tuple[Intensity, ...] = ()
+    #: of ultrasound: what is drawn on the image and beside it, as "text outside", "calipers inside"
+    marks: tuple[str, ...] = ()
 
 
 class ClassFacts(Part):
@@ -115,6 +121,8 @@ class Fingerprint(Record):
     #: whole set, pooled, in the file's own units; one per input channel
     intensity: tuple[Intensity, ...]
     foreground_intensity: tuple[Intensity, ...]
+    #: inside the scan sectors of ultrasound; empty for others
+    sector_intensity: tuple[Intensity, ...] = ()
     #: mean and standard deviation per input channel once each image is mapped to [0, 1] between its own
     #: 0.5 and 99.5 percentiles
     scaled_mean: tuple[float, ...]

@@ -57,6 +57,11 @@ class Preprocessing(Part):
     #: that are not there
     neighbours: int = Field(default=0, ge=0, le=8, exclude_if=lambda value: not value)
 
+    #: of ultrasound, beside the scan sector: kept, made black, or black and cut to the sector's box
+    outside: Literal["keep", "black", "crop"] = Field(default="keep", exclude_if=lambda value: value == "keep")
+    #: calipers, text and rulers on the scan: kept, or painted over
+    marks: Literal["keep", "remove"] = Field(default="keep", exclude_if=lambda value: value == "keep")
+
     @property
     def file_channels(self) -> int:
         """Channels of one slice."""

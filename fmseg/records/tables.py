@@ -1,6 +1,7 @@
 """Tables that people keep beside their images: patients, and the classes of whole cases."""
 
 import csv
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -77,6 +78,28 @@ def _refuse(path: Path, problems: list[str]) -> None:
     if problems:
         more = f"; and {len(problems) - MAX_TOLD} more" if len(problems) > MAX_TOLD else ""
         raise BadData(f"{path}: {'; '.join(problems[:MAX_TOLD])}{more}. Write one line for each case.")
+
+
+def read_spacings(path: Path) -> dict[str, tuple[float, float]]:
+    """Return case -> (y, x) in mm from a CSV: columns case,spacing_mm for square pixels, or case,y_mm,x_mm.
+
+    Empty without the file. Raises BadData naming a missing column, or a size that is none.
+    """
+    if not path.exists():
+        return {}
+    found = {}
+    for line, row in read_rows(path, ("case",)):
+        columns = ("spacing_mm", "spacing_mm") if "spacing_mm" in row else ("y_mm", "x_mm")
+        place = f"{path}, line {line}, case '{row['case']}'"
+        try:
+            y, x = (float(row[column]) for column in columns)
+        except (KeyError, ValueError) as error:
+            mend = "Give the columns case,spacing_mm or case,y_mm,x_mm, in mm."
+            raise BadData(f"{place}: there is no pixel size. {mend}") from error
+        if not (0 < y < math.inf and 0 < x < math.inf):
+            raise BadData(f"{place}: its pixel size is {y:g} x {x:g} mm. Correct it.")
+        found[row["case"]] = (y, x)
+    return found
 
 
 def read_classes(path: Path) -> dict[str, str]:

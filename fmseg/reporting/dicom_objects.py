@@ -26,6 +26,13 @@ _EXPECTED = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
 )
+#: retired classes of ultrasound images and clips, of which highdicom does not know the modules -> today's
+_SUCCESSORS = {
+    "1.2.840.10008.5.1.4.1.1.6": "1.2.840.10008.5.1.4.1.1.6.1",
+    "1.2.840.10008.5.1.4.1.1.3": "1.2.840.10008.5.1.4.1.1.3.1",
+}
+#: what highdicom raises for headers that are not in order, or of which it makes no segmentation
+_REFUSALS = (ValueError, AttributeError, KeyError, TypeError)
 #: own root of identifiers that are made of a hash (UUID-derived, as DICOM PS3.5 B.2 allows)
 _UID_ROOT = "2.25."
 
@@ -52,17 +59,22 @@ def write_dicom(
         _mend(header)
         if labels.shape[1:] != (header.Rows, header.Columns):
             raise BadData(f"{source}: its label map has another size. Predict it again.")
+        own_class = header.SOPClassUID
+        header.SOPClassUID = _SUCCESSORS.get(own_class, own_class)
         try:
             path = target.with_name(f"{target.name}.dcm")
-            _save(_segmentation(labels, scheme, header), path)
+            _save(_segmentation(labels, scheme, header), path, own_class)
             return [path], ""
-        except (ValueError, AttributeError) as error:
+        except _REFUSALS as error:
             why = " ".join(str(error).split())
         paths = []
-        for z, plane in enumerate(labels):
-            name = f"{target.name}.dcm" if len(labels) == 1 else f"{target.name}_z{z:04d}.dcm"
-            paths.append(target.with_name(name))
-            _save(_capture(overlay(shown[z], plane), header, z + 1), paths[-1])
+        try:
+            for z, plane in enumerate(labels):
+                name = f"{target.name}.dcm" if len(labels) == 1 else f"{target.name}_z{z:04d}.dcm"
+                paths.append(target.with_name(name))
+                _save(_capture(overlay(shown[z], plane), header, z + 1), paths[-1], own_class)
+        except _REFUSALS as error:
+            raise BadData(f"{source}: its header suits no DICOM output ({error}). Write another format.") from error
         return paths, why
 
 
@@ -138,6 +150,11 @@ def _uid(*parts: object) -> str:
     return f"{_UID_ROOT}{int.from_bytes(digest.digest()[:16], 'big')}"
 
 
-def _save(made: Any, path: Path) -> None:
+def _save(made: Any, path: Path, source_class: str) -> None:
+    """Write an object that refers to its source by the class that the source really has."""
+    successor = _SUCCESSORS.get(source_class)
+    for element in made.iterall() if successor else ():
+        if element.keyword == "ReferencedSOPClassUID" and element.value == successor:
+            element.value = source_class
     with writing(path) as temporary:
         made.save_as(temporary)

@@ -31,7 +31,10 @@ ROW = np.dtype(
     [("shard", "<u4"), ("offset", "<u4"), ("image", "<u4"), ("label", "<u4"), ("height", "<u4"), ("width", "<u4")]
 )
 #: of Preprocessing: what changes the stored values; mean and std are applied later
-STORED_BY = ("size_mode", "image_size", "spacing_mm", "channels", "intensity", "window", "store_dtype", "neighbours")
+STORED_BY = (
+    *("size_mode", "image_size", "spacing_mm", "channels", "intensity", "window", "store_dtype"),
+    *("neighbours", "outside", "marks"),
+)
 
 
 def store_folder(prepared: Path, plans: Plans) -> Path:

@@ -16,7 +16,7 @@ from fmseg.imaging.measure import facts_of_dead, measure_case, read_facts
 from fmseg.imaging.pooling import pool_facts
 from fmseg.planning.patients import patient_salt, patients_of, source_with_headers
 from fmseg.records.cases import CaseFiles, CaseNames, Chosen, unique_cases
-from fmseg.records.dataset import Dataset
+from fmseg.records.dataset import DEFAULT_MODALITY, Dataset
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import LabelScheme
 from fmseg.sampling.case_journal import CaseJournal
@@ -59,7 +59,11 @@ def fingerprint(
             logger.info("%s: %d cases, %d of them to be measured", name, len(cases), len(missing))
         workers = Workers(
             functools.partial(
-                _measure, labels=labels, reader=dataset.declaration.overwrite_image_reader_writer, salt=salt
+                _measure,
+                labels=labels,
+                reader=dataset.declaration.overwrite_image_reader_writer,
+                salt=salt,
+                is_ultrasound=dataset.modality == DEFAULT_MODALITY,
             ),
             functools.partial(_dead, labels=labels),
             num_processes,
@@ -99,8 +103,11 @@ class _WithPatients(Sequence[tuple[CaseFiles, str]]):
         return case, self.patient_of[case.name]
 
 
-def _measure(item: tuple[CaseFiles, str], *, labels: LabelScheme | None, reader: str | None, salt: bytes) -> str:
-    return measure_case(item[0], labels, item[1], reader=reader, salt=salt).model_dump_json()
+def _measure(
+    item: tuple[CaseFiles, str], *, labels: LabelScheme | None, reader: str | None, salt: bytes, is_ultrasound: bool
+) -> str:
+    facts = measure_case(item[0], labels, item[1], reader=reader, salt=salt, is_ultrasound=is_ultrasound)
+    return facts.model_dump_json()
 
 
 def _dead(item: tuple[CaseFiles, str], *, labels: LabelScheme | None) -> str:

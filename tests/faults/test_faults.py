@@ -18,8 +18,8 @@ import tiny_run
 from bad_folders import write_good
 from sound import NAME, write_png
 
-#: what differs from run to run by intention: times, and what a process says of itself
-NOT_COMPARED = ("timing.jsonl", ".lock", "log.txt", "progress.png")
+#: what differs from run to run by intention: times, what a process says of itself, and what is drawn at random
+NOT_COMPARED = ("timing.jsonl", ".lock", "log.txt", "progress.png", ".patient_salt")
 SMALL = ("--set", "iterations=3", "--set", "batch_size=2")
 
 

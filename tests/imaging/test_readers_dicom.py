@@ -159,3 +159,15 @@ def test_the_same_image_in_another_transfer_syntax_has_the_same_values(one, othe
     assert first.voxels.dtype == second.voxels.dtype
     assert first.geometry == second.geometry
     np.testing.assert_array_equal(first.voxels, second.voxels)
+
+
+def test_regions_say_where_the_scan_lies(tmp_path):
+    places = {"RegionLocationMinX0": 2, "RegionLocationMinY0": 3, "RegionLocationMaxX1": 9, "RegionLocationMaxY1": 7}
+    flow = region((0.1, 0.1), RegionDataType=2, **(places | {"RegionLocationMaxX1": 99}))
+    spectrum = region((0.1, 0.1), RegionSpatialFormat=3, **(places | {"RegionLocationMaxY1": 11}))
+    pixels = np.zeros((1, ROWS, COLUMNS), np.uint8)
+    write(tmp_path / "a.dcm", pixels, [region((0.1, 0.1), **places), spectrum])
+    write(tmp_path / "b.dcm", pixels, [region((0.1, 0.1), **places), flow])
+    write(tmp_path / "c.dcm", pixels)
+    boxes = [read(tmp_path / f"{name}.dcm").geometry.scan_box for name in "abc"]
+    assert boxes == [(3, 2, 8, 10), (3, 2, 8, COLUMNS), None]

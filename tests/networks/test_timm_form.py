@@ -2,12 +2,27 @@
 
 import pytest
 import torch
-from conftest import ARCHITECTURE
 
 from fmseg.networks.timm_form import as_timm
 from fmseg.networks.vit import ViT
 from fmseg.records.plans import Architecture
 
+ARCHITECTURE = {
+    "name": "tiny",
+    "patch_size": 8,
+    "width": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_ratio": 2.0,
+    "ffn": "mlp",
+    "num_registers": 1,
+    "layer_scale": None,
+    "layer_norm_eps": 1e-6,
+    "channels": 1,
+    "image_size": [32, 32],
+    "position_interpolation": "size",
+    "position_antialias": False,
+}
 VARIANTS = [
     {},
     {"num_registers": 0, "layer_scale": 0.1},

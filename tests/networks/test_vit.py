@@ -215,3 +215,11 @@ def test_sizes_that_are_not_whole_patches_are_refused():
     assert patch_grid((32, 48), 16) == (2, 3)
     with pytest.raises(ValueError, match="30 x 32 px"):
         make_vit()(torch.zeros(1, 2, 30, 32))
+
+
+def test_records_of_plain_vits_say_nothing_of_the_others():
+    required = {name for name, field in Architecture.model_fields.items() if field.is_required()}
+    assert set(ARCHITECTURE.model_dump(mode="json")) == required
+    other = ARCHITECTURE.evolve(relation="decomposed", window=3, global_blocks=(1,), num_registers=0, class_token=False)
+    assert Architecture.parse(other.model_dump(mode="json"), "test") == other
+    assert set(other.peculiar) == {"relation", "window", "global_blocks", "class_token"}

@@ -133,3 +133,12 @@ def test_each_centre_is_left_out_once():
 def test_centres_that_cannot_be_left_out_are_named(centres, problem):
     with pytest.raises(BadData, match=problem):
         make_centre_folds({"a": "p", "b": "p", "c": "q"}, centres, source=Path("patients.csv"))
+
+
+def test_no_fold_stays_empty_where_balance_alone_would_leave_it_so():
+    kinds = {"0": "bbb", "1": "a", "2": "aab", "3": "aa", "4": "aaab"}
+    strata = {f"case_{p}_{index}": kind for p, each in kinds.items() for index, kind in enumerate(each)}
+    patients = {case: f"patient {case[5]}" for case in strata}
+    folds = make_folds(patients, strata, source="test")
+    assert_folds_are_sound(folds, patients)
+    assert len(folds) == 5

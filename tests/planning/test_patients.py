@@ -1,9 +1,11 @@
+import errno
 import json
+import os
 
 import pytest
 
-from fmseg.errors import BadData
-from fmseg.planning.patients import guess_patients, patients_of
+from fmseg.errors import BadData, EnvironmentProblem
+from fmseg.planning.patients import guess_patients, patient_salt, patients_of
 from fmseg.records.dataset import Dataset
 
 
@@ -62,3 +64,16 @@ def test_an_expression_groups_by_its_group(tmp_path):
 def test_an_expression_that_fits_not_every_case_is_an_error_naming_both(tmp_path):
     with pytest.raises(BadData, match=r"dataset\.json.*\^\(\[a-z\]\)_.*'7_1'"):
         patients_of(dataset_with(tmp_path, group_regex="^([a-z])_"), ["a_1", "7_1"])
+
+
+def test_a_full_disk_leaves_no_half_salt(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(EnvironmentProblem, match="disk is full"):
+        patient_salt(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    salt = patient_salt(tmp_path)
+    assert len(salt) == 32 and patient_salt(tmp_path) == salt

@@ -108,3 +108,24 @@ def test_neighbours_are_planned_where_they_are_asked_for_and_there(fingerprint):
     assert len(said) == 2 and "--set" in said[1]
     with pytest.raises(UsageError, match="neither volumes nor clips"):
         plan_preprocessing(fingerprint(), TWO_CORES, ("B-mode",), options)
+
+
+def test_cleaning_is_planned_where_it_is_asked_for_and_possible(fingerprint):
+    keep, because = plan_preprocessing(fingerprint(), TWO_CORES, ("B-mode",))
+    assert (keep.outside, keep.marks) == ("keep", "keep")
+    assert {"preprocessing.outside", "preprocessing.marks"} <= {reason.key for reason in because}
+    options = Options(outside="black", marks="remove")
+    clean, _ = plan_preprocessing(fingerprint(), TWO_CORES, ("B-mode",), options)
+    assert (clean.outside, clean.marks, clean.mean) == ("black", "remove", keep.mean)
+    inside = fingerprint().intensity[0].evolve(mean=90.0)
+    images = fingerprint(task="unlabelled", sector_intensity=[inside.model_dump()])
+    cropped, reasons = plan_preprocessing(images, TWO_CORES, ("B-mode",), Options(outside="crop"))
+    assert cropped.mean == (pytest.approx(90 / 255, abs=1e-4),)
+    assert any("in the scan sectors" in reason.because for reason in reasons)
+    for changes, wrong, problem in (
+        ({}, Options(outside="crop"), "label maps are not cut"),
+        ({"modality": "ct"}, Options(outside="black"), "is for ultrasound"),
+        ({"dtype": "uint16"}, Options(marks="remove"), "8-bit"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            plan_preprocessing(fingerprint(**changes), TWO_CORES, ("B-mode",), wrong)

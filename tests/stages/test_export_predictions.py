@@ -161,6 +161,7 @@ def clinic(tmp_path):
         warnings.simplefilter("ignore")
         dicom(folder, "still", frames[:1])
         dicom(folder, "old", frames[:1], StudyTime="11:20:00", StudyDate="1997.04.24")
+        dicom(folder, "retired", frames[:1], SOPClassUID="1.2.840.10008.5.1.4.1.1.6")
         dicom(folder, "clip", frames)
     return folder
 
@@ -171,9 +172,9 @@ def test_dicom_segmentations_refer_to_their_source_and_hold_every_pixel(clinic, 
 
     made = predicted(tmp_path, tiny_run.NESTED, clinic)
     done = export_predictions(made, "dicom", tmp_path / "out", images=clinic)
-    assert (done.num_files, done.failed) == (5, [])
+    assert (done.num_files, done.failed) == (6, [])
     assert [case for case, _ in done.notes] == ["clip"] and "Frame of Reference" in done.notes[0][1]
-    for name in ("still", "old"):
+    for name in ("still", "old", "retired"):
         labels, _ = read_label(made / f"{name}.nii.gz")
         source = pydicom.dcmread(clinic / f"{name}.dcm")
         read = highdicom.seg.segread(tmp_path / "out" / f"{name}.dcm")
@@ -183,6 +184,8 @@ def test_dicom_segmentations_refer_to_their_source_and_hold_every_pixel(clinic, 
         voxels = read.get_pixels_by_source_instance([source.SOPInstanceUID], ignore_spatial_locations=True)
         wanted = np.stack(list(masks(labels, tiny_run.NESTED).values()), axis=-1)
         np.testing.assert_array_equal(voxels, wanted)
+        reference = plain.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0]
+        assert reference.ReferencedSOPClassUID == source.SOPClassUID
         assert plain.pixel_array.shape[-2:] == labels.shape[1:]
     picture = pydicom.dcmread(tmp_path / "out" / "clip_z0001.dcm")
     assert picture.SOPClassUID.name == "Secondary Capture Image Storage"

@@ -101,7 +101,7 @@ def test_a_tensor_that_is_missing_misshapen_renamed_or_not_finite_is_named(works
     wrong = {
         "is missing": without,
         "is needed": state | {name: torch.cat([state[name], state[name]], dim=-1)},
-        "not finite": state | {name: state[name] * float("nan")},
+        "holds values that are no numbers": state | {name: state[name] * float("nan")},
     }
     for problem, value in wrong.items():
         torch.save(value, file)

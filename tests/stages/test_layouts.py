@@ -21,7 +21,7 @@ from layout_sources import (
 )
 from PIL import Image
 
-from fmseg.cli.data_commands import LAYOUTS
+from fmseg.cli.convert_commands import LAYOUTS
 from fmseg.errors import BadData, BadRecord
 from fmseg.imaging.case import BadFile
 from fmseg.imaging.object_arrays import read_dictionary

@@ -46,7 +46,7 @@ def convert(
 
     source: a name of the table, ``timm:MODEL``, or auto. num_heads, moments: where neither the file nor its source
     says them, or to overrule it.
-    Raises BadData naming a tensor that is missing, misshapen, not finite or without a place; UsageError if something
+    Raises BadData naming a tensor that is missing, misshapen or without a place; UsageError if something
     must be typed.
     """
     if source.startswith(BY_NAME):
@@ -121,7 +121,7 @@ def _moments(file: ForeignFile, source: Source, state: State, typed: Moments | N
 def _verify(
     file: ForeignFile, state: State, architecture: Architecture, theirs: dict[str, str], source: Source
 ) -> None:
-    """Raise BadData naming the first tensor that is missing, left over, misshapen or not finite."""
+    """Raise BadData naming the first tensor that is missing, left over or misshapen."""
     with torch.device("meta"):
         own = ViT(architecture).state_dict()
     for name in sorted(own.keys() - state.keys()):
@@ -135,8 +135,6 @@ def _verify(
         if tensor.shape != own[name].shape:
             got, want = tuple(tensor.shape), tuple(own[name].shape)
             raise BadData(f"{file.path}: the tensor '{theirs.get(name, name)}' is {got}, but {want} is needed.")
-        if not tensor.isfinite().all():
-            raise BadData(f"{file.path}: the tensor '{theirs.get(name, name)}' holds values that are not finite.")
 
 
 def _their_name(ours: str, theirs: dict[str, str], source: Source) -> str:

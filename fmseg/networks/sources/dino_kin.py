@@ -94,7 +94,8 @@ def _registers_details(candidate: Candidate) -> Mapping[str, Any]:
     """Return how the position grid is resampled: of the released ones, those with registers do it otherwise."""
     if "register_tokens" in candidate.tensors:
         return {"interpolation": "size", "antialias": True}
-    return {}
+    # without its registers such a file would pass for another one
+    return {"needs": (*DINOV2_TOKENS, "reg_token")} if "_reg" in candidate.file.path.name else {}
 
 
 def _fold_mask_token(state: State, candidate: Candidate) -> State:
@@ -164,7 +165,10 @@ sources.add(
             (r"blocks\.(\d+)\.mlp\.w3\.", r"blocks.\1.mlp.fc2."),
         ),
         drops=((r"local_cls_norm\.", "the norm of local crops in its training"),),
-        needs=("cls_token", "mask_token", "patch_embed.proj.bias", "norm.weight", "norm.bias", "rope.periods"),
+        needs=(
+            *("cls_token", "mask_token", "reg_token", "patch_embed.proj.bias"),
+            *("norm.weight", "norm.bias", "rope.periods"),
+        ),
         fold=_fold_dinov3,
         details=_dinov3_details,
         eps=1e-5,

@@ -21,6 +21,7 @@ CLIP_NAMES = (
 )
 CLIP_NEEDS = ("cls_token", "pos_embed", "norm_pre.weight", "norm_pre.bias", "norm.weight", "norm.bias")
 CLIP_DROPS = ((r"proj$", "leads into the space of the texts"),)
+HUGGINGFACE_NEEDS = ("cls_token", "pos_embed", "patch_embed.proj.bias", "norm.weight", "norm.bias")
 SAM_NECK = "narrows the features for the mask decoder"
 
 
@@ -56,6 +57,8 @@ def _is_huggingface(candidate: Candidate) -> bool:
 def _huggingface_details(candidate: Candidate) -> Mapping[str, Any]:
     config, images = candidate.file.config, candidate.file.preprocessing
     found: dict[str, Any] = {"antialias": "embeddings.register_tokens" in candidate.tensors}
+    if "with_registers" in config.get("model_type", ""):
+        found["needs"] = (*HUGGINGFACE_NEEDS, "reg_token")
     named = {"num_heads": "num_attention_heads", "eps": "layer_norm_eps"}
     found |= {ours: config[theirs] for ours, theirs in named.items() if theirs in config}
     return found | {ours: tuple(images[f"image_{ours}"]) for ours in ("mean", "std") if f"image_{ours}" in images}
@@ -173,7 +176,7 @@ sources.add(
             (r"encoder\.layer\.(\d+)\.", r"blocks.\1."),
         ),
         drops=((r"classifier\.", "the classifier of what it was trained or finetuned on"),),
-        needs=("cls_token", "pos_embed", "patch_embed.proj.bias", "norm.weight", "norm.bias"),
+        needs=HUGGINGFACE_NEEDS,
         fold=join_qkv,
         details=_huggingface_details,
     ),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fmseg.errors import BadData, UsageError
+from fmseg.networks.relations import ROTARY_BASE
 from fmseg.networks.sources.folds import flat_positions, join_bias, join_pairs, no_bias, place_for_cls, stem_bias
 from fmseg.networks.sources.source import Candidate, Source, State, sources
 
@@ -17,27 +18,35 @@ ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu
 KINDS = {"VisionTransformer": "Block", "Eva": "EvaBlock", "Beit": "Block", "VisionTransformerSAM": "Block"}
 
 
-def _details(candidate: Candidate) -> Mapping[str, Any]:
-    config = candidate.file.config
-    return describe(config.get("architecture", ""), config.get("pretrained_cfg", {}), config.get("model_args") or {})
+def _model(candidate: Candidate) -> Any:
+    """Return timm's model of a file, without weights.
 
-
-def describe(name: str, pretrained: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a model of timm says of itself. Raises UsageError for an unknown one, BadData for no such ViT.
-
-    name: with or without a tag. pretrained: what its file's config says, before what timm knows of that name.
+    Raises UsageError for an unknown one, BadData for one that is built otherwise than ours.
     """
     import timm
 
+    config = candidate.file.config
+    name = config.get("architecture", "")
     if not timm.is_model(name):
         raise UsageError(f"timm has no model called '{name}'. Type one, as in --format timm:vit_base_patch16_224.dino")
-    with torch.device("meta"):  # its build is wanted, not its weights
-        model: Any = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+    with torch.device("meta"):
+        model: Any = timm.create_model(name, pretrained=False, num_classes=0, **config.get("model_args") or {})
     kind = type(model).__name__
     if kind not in KINDS or type(model.blocks[0]).__name__ != KINDS[kind] or _is_peculiar(model):
         raise BadData(f"timm's {name} is a {kind} that is not built like the ViTs here. Take another model.")
+    return model
+
+
+def _details(candidate: Candidate) -> Mapping[str, Any]:
+    """Return what timm's model says of itself, and the file's config before what timm knows of that name."""
+    import timm
+
+    model, name = _model(candidate), candidate.file.config["architecture"]
+    for wanted in model.state_dict():
+        if wanted not in candidate.tensors and not wanted.startswith(("fc_norm.", "head")):
+            raise BadData(f"{candidate.file.path}: the tensor '{candidate.root}{wanted}' is missing.")
     block, known = model.blocks[0], timm.get_pretrained_cfg(name)
-    facts = (known.to_dict() if known else {}) | dict(pretrained)
+    facts = (known.to_dict() if known else {}) | candidate.file.config.get("pretrained_cfg", {})
     size = facts.get("input_size") or model.pretrained_cfg["input_size"]
     licence = str(facts.get("license") or "see where the file comes from")
     return {
@@ -58,7 +67,8 @@ def _is_peculiar(model: Any) -> bool:
     turns = getattr(model, "rope", None)
     attention = model.blocks[0].attn
     return (
-        (turns is not None and type(turns).__name__ != "RotaryEmbeddingDinoV3")
+        (turns is not None and getattr(turns, "temperature", None) != ROTARY_BASE)
+        or (turns is not None and type(turns).__name__ != "RotaryEmbeddingDinoV3")
         or type(getattr(model, "patch_embed", None)).__name__ != "PatchEmbed"
         or type(attention).__name__ not in ("Attention", "EvaAttention")
         or getattr(attention, "is_causal", False)
@@ -76,15 +86,16 @@ def _fold(state: State, candidate: Candidate) -> State:
     state = no_bias(join_bias(join_pairs(state, "mlp.fc1_g", "mlp.fc1_x", "mlp.fc1"), candidate), candidate)
     if "norm_pre.weight" in state:  # such models have a stem without bias
         state = stem_bias(state)
-    if state.get("pos_embed", torch.empty(0)).ndim == 4:
+    if "pos_embed" in state and state["pos_embed"].ndim == 4:
         return flat_positions(state, candidate)
-    if "pos_embed" in state or any(name.endswith("relation.table") for name in state):
+    model = _model(candidate)
+    if getattr(model, "rope", None) is None:
         return place_for_cls(state, candidate)
-    # what it computes anew each time
     from timm.layers import RotaryEmbeddingDinoV3
 
-    width = len(state["patch_embed.proj.weight"]) // int(_details(candidate)["num_heads"])
-    return state | {"rope.periods": RotaryEmbeddingDinoV3(width, temperature=100.0).periods}
+    # what timm computes anew each time
+    width = model.embed_dim // model.blocks[0].attn.num_heads
+    return state | {"rope.periods": RotaryEmbeddingDinoV3(width, temperature=ROTARY_BASE).periods}
 
 
 sources.add(

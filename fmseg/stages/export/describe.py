@@ -57,13 +57,27 @@ def _before(preparation: Preprocessing) -> tuple[str, ...]:
     }
     return (
         "Mirrorings are of whole images, before they are cut or centred.",
-        "A volume or clip is a stack of 2D images, each taken by itself.",
+        *_cleaned(preparation),
+        "A volume or clip is a stack of 2D images, each taken by itself."
+        if not preparation.neighbours
+        else f"A volume or clip is a stack of 2D images, each shown between {preparation.neighbours} on either side as "
+        "further channels, in their order; the first and the last one stand for those that are not there.",
         colours,
         scales[preparation.intensity],
         f"{sizes[preparation.size_mode]} Axes that shrink average areas, axes that grow are cubic; the result is "
         f"clipped{', and rounded to 8 bits' if preparation.store_dtype == 'uint8' else ''}.",
         "For each network: subtract 'mean' and divide by 'std'.",
     )
+
+
+def _cleaned(preparation: Preprocessing) -> tuple[str, ...]:
+    outside = {
+        "keep": (),
+        "black": ("Make black what lies beside the ultrasound scan.",),
+        "crop": ("Make black what lies beside the ultrasound scan, and cut the image to the scan's box.",),
+    }
+    painted = ("Paint over calipers, text and rulers on the ultrasound scan.",) if preparation.marks == "remove" else ()
+    return (*painted, *outside[preparation.outside])
 
 
 def _windows() -> tuple[str, ...]:

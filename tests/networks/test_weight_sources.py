@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from fmseg.errors import BadData
 from fmseg.networks.foreign_files import read_foreign
 from fmseg.networks.sources.adapt import fit_channels
 from fmseg.networks.sources.convert import convert
@@ -494,6 +495,19 @@ TIMM = {
     "beit_base_patch16_224.in22k_ft_in22k": {},
     "samvit_base_patch16.sa1b": {"window_size": 3, "global_attn_indexes": [1], "neck_chans": 0},
 }
+
+
+def test_what_would_pass_for_another_model_without_a_tensor_is_refused(tmp_path):
+    state = dinov2_state(registers=4)
+    del state["register_tokens"]
+    with pytest.raises(BadData, match="'register_tokens' is missing"):
+        convert(read_foreign(write(tmp_path / "dinov2_vits14_reg4_pretrain.pth", state)), num_heads=HEADS)
+    sizes = {"embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS, "patch_size": 8, "img_size": 32}
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_small_patch16_224", "model_args": sizes}))
+    for name in ("cls_token", "pos_embed", "norm.weight", "blocks.2.norm1.bias"):
+        theirs = {key: tensor for key, tensor in filled(plain()).items() if key != name}
+        with pytest.raises(BadData, match=f"'{name}' is missing"):
+            convert(read_foreign(write(tmp_path / "model.safetensors", theirs)))
 
 
 @pytest.mark.parametrize("name", TIMM)
