@@ -12,7 +12,18 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fmseg.records import bundle, description, fingerprint, foundation, plans, run, scores, selection
+from fmseg.records import (
+    benchmark,
+    bundle,
+    description,
+    fingerprint,
+    foundation,
+    plans,
+    protocol,
+    run,
+    scores,
+    selection,
+)
 from fmseg.records.record import Part, Record
 
 TARGET = Path(__file__).parent / "reference" / "records.md"
@@ -30,6 +41,8 @@ FILES: dict[str, type[Part]] = {
     "selection.json": selection.Selection,
     "bundle.json in a .fmseg file": bundle.Bundle,
     "fmseg.json beside exported networks": description.Description,
+    "result.json of a benchmark's run": benchmark.BenchmarkScore,
+    "protocol.json of a benchmark": protocol.Protocol,
 }
 
 HEAD = """\

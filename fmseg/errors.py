@@ -43,6 +43,10 @@ class EnvironmentProblem(FmsegError):
     exit_code = 4
 
 
+class Busy(EnvironmentProblem):
+    """Another process is at work there."""
+
+
 class Interrupted(FmsegError):
     """A signal asked the program to stop; what was done so far is saved."""
 

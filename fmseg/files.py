@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fmseg.errors import BadRecord, EnvironmentProblem
+from fmseg.errors import BadRecord, Busy, EnvironmentProblem
 
 #: name of a temporary file, and the process that writes it
 STRAY = re.compile(r"\.(\d+)\.tmp$")
@@ -156,7 +156,7 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
 def locked(folder: Path, what: str) -> Iterator[None]:
     """Hold ``folder`` for this process alone; the kernel frees it when the process dies.
 
-    Raises EnvironmentProblem if another process holds it, naming host and process.
+    Raises Busy if another process holds it, naming host and process.
     """
     with writable(folder):
         (folder / ".lock").touch()
@@ -166,7 +166,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = handle.read().strip() or "another process"
-            raise EnvironmentProblem(
+            raise Busy(
                 f"{folder}: {holder} is working on {what}. Wait for it to end, or stop it, then try again."
             ) from error
         remove_strays(folder)

@@ -96,6 +96,14 @@ class Workspace:
         """Return the folder of one foundation checkpoint."""
         return self.foundations() / modality / name
 
+    def benchmarks(self) -> Path:
+        """Return the folder of the runs and tables of benchmarks, apart from the runs that predict."""
+        return self.results / "benchmark"
+
+    def features(self) -> Path:
+        """Return the folder of the features of image files, by checkpoint."""
+        return self.preprocessed / "features"
+
     def need(self, path: Path, command: str) -> Path:
         """Return ``path``, or raise NotReady naming the command that makes it."""
         if not path.exists():

@@ -1,9 +1,11 @@
 """Importing this module registers all commands, in the order of the job."""
 
 from fmseg.cli import (
+    benchmark_commands,
     convert_commands,
     data_commands,
     exchange_commands,
+    feature_commands,
     model_commands,
     report_commands,
     scoring_commands,
@@ -11,9 +13,11 @@ from fmseg.cli import (
 )
 
 __all__ = [
+    "benchmark_commands",
     "convert_commands",
     "data_commands",
     "exchange_commands",
+    "feature_commands",
     "model_commands",
     "report_commands",
     "scoring_commands",

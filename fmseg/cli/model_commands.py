@@ -268,8 +268,12 @@ def _chosen(
     from fmseg.stages.find_best import find_best as choose
 
     selection = choose(session.workspace, name, max_models=max_models)
-    columns = ("candidate", selection.measure, "from", "to")
-    rows = [(c.name, c.score.mean, c.score.low, c.score.high) for c in selection.candidates]
+    columns = ("candidate", selection.measure, "from", "to", "networks", "GFLOP", "s an image")
+    rows = [
+        (c.name, c.score.mean, c.score.low, c.score.high, *(c.cost.num_networks, c.cost.gflop, c.cost.seconds))
+        for c in selection.candidates
+        if c.cost
+    ]
     report = dataset_report(session, name, plans)
 
     def show() -> None:

@@ -95,7 +95,7 @@ def plan_finetuning(
     reasons.share(("seed",), "any number; the same one gives the same run")
     reasons.share(("clip_norm",), "gradients of the first steps, through a random decoder, can be large")
     because = f"averages about the last tenth of {iterations:,} steps; the average is what is validated and kept"
-    ema_decay = reasons.keep("ema_decay", (round(min(0.999, max(0.9, 1 - 10 / iterations)), 4), because))
+    ema_decay = reasons.keep("ema_decay", (ema_decay_of(iterations), because))
     most_cases = _validation_cases(facts.hardware, is_segmentation)
     because = f"about {NUM_VALIDATIONS} validations a run, at most {most_cases} cases each"
     reasons.share(("validation_interval", "validation_cases"), because)
@@ -217,6 +217,11 @@ def learning_rate_of(iterations: int) -> Decision[float]:
     return float(f"{max(MIN_LEARNING_RATE, rate):.2g}"), (
         f"AdamW from random weights: 1e-3 up to 1000 steps, then with the inverse root of the length ({iterations:,})"
     )
+
+
+def ema_decay_of(iterations: int) -> float:
+    """Return the decay per step of weights that are averaged over the last tenth of a run."""
+    return round(min(0.999, max(0.9, 1 - 10 / iterations)), 4)
 
 
 def drop_path_of(iterations: int) -> Decision[float]:

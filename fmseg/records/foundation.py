@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from fmseg.errors import UnknownName, UsageError
+from fmseg.errors import NotReady, UnknownName, UsageError
 from fmseg.files import writing
 from fmseg.records.plans import Architecture, Pretraining
 from fmseg.records.record import Part, Record
@@ -179,6 +179,19 @@ def named_foundation(found: Sequence[tuple[Path, Foundation]], name: str) -> tup
             return folder, card
     names = unknown("foundation checkpoint", name, [card.name for _, card in found])
     raise UnknownName(f"{names} 'fmseg pretrain' makes one, 'fmseg import_weights' too.")
+
+
+def choose_foundation(folder: Path, name: str | None) -> tuple[Path, Foundation]:
+    """Return folder and card of a checkpoint; without a name the one that has seen most, of those that have learned.
+
+    Raises UnknownName for a name that is not there, NotReady if there is none.
+    """
+    found = find_foundations(folder)
+    if name is not None:
+        return named_foundation(found, name)
+    if not found:
+        raise NotReady(f"{folder} holds no foundation checkpoint yet. Make one with: fmseg pretrain")
+    return max(found, key=lambda each: (each[1].has_learned, each[1].total_samples))
 
 
 def write_seen(folder: Path, content_hashes: Collection[str]) -> int:

@@ -28,11 +28,24 @@ class CleanUp(Part):
     min_share: float
 
 
+class Cost(Part):
+    """What predicting one image takes; see ``inference.cost``."""
+
+    #: recipes times folds
+    num_networks: int
+    #: 10^9 operations, with mirroring
+    gflop: float
+    #: by rule of thumb, on one device of the kind that the plan was made for
+    seconds: float
+
+
 class Candidate(Part):
     """One recipe or ensemble that was scored."""
 
     name: str
     score: Interval
+    #: None where nobody has counted it
+    cost: Cost | None = None
     #: of each fold alone; empty for an ensemble, and in files that are older than this
     folds: tuple[float, ...] = ()
 
@@ -63,5 +76,7 @@ class Selection(Record):
     #: out of fold, ensemble and clean-up included
     score: Interval
     because: str
+    #: of what was chosen; None where nobody has counted it
+    cost: Cost | None = None
     #: what the members had met of the out-of-fold cases in their pretraining, without labels; None where nobody looked
     seen: Seen | None = None

@@ -10,6 +10,7 @@ from fmseg.imaging.decode import targets_from_labels
 from fmseg.imaging.measure import read_facts
 from fmseg.imaging.prepare import prepare_label
 from fmseg.imaging.readers import read_label
+from fmseg.inference.cost import gflop_of
 from fmseg.inference.out_of_fold import restored_labels, save_scores, score_cases
 from fmseg.inference.probabilities import load_probabilities, save_probabilities
 from fmseg.records.dataset import Dataset
@@ -170,6 +171,29 @@ def test_cases_that_were_pretrained_on_are_counted(workspace, caplog):
     del before["seen"]
     path.write_text(json.dumps(before))
     assert Selection.load(path).seen is None
+
+
+def test_the_choice_says_what_it_costs(workspace):
+    write_recipe(workspace, "linear", noise=1.0, seed=0)
+    write_recipe(workspace, "upernet", noise=0.02, seed=1)
+    selection = find_best(workspace, NAME)
+    single = gflop_of(tiny_run.config())
+    assert selection.cost == selection.candidates[0].cost
+    assert selection.cost.num_networks == 2  # folds
+    assert selection.cost.gflop == pytest.approx(2 * single, rel=1e-3)
+    assert selection.cost.seconds == pytest.approx(2 * single / tiny_run.HARDWARE.gflops, rel=1e-2)
+    assert "it takes 2 networks" in selection.because
+
+
+def test_operations_are_counted_as_by_hand_and_mirroring_doubles_them():
+    """The patch convolution, the block's four products, attention, and the linear decoder's four taps; 16 patches."""
+    width, patches, tokens, hidden = 16, 16, 17, 32
+    block = 2 * tokens * (3 * width**2 + width**2 + 2 * width * hidden) + 2 * 2 * tokens**2 * width
+    convolution, decoder = 2 * patches * 64 * width, 4 * 2 * patches * width * 2
+    plain = tiny_run.config()
+    plain = plain.evolve(plans=plain.plans.evolve(mirror_axes=()).model_dump(mode="json"))
+    assert gflop_of(plain) * 1e9 == pytest.approx(convolution + block + decoder, rel=1e-9)
+    assert gflop_of(tiny_run.config()) == pytest.approx(2 * gflop_of(plain))
 
 
 def test_how_far_folds_are_apart_is_told(workspace):

@@ -5,19 +5,20 @@ is scored, and what is done after averaging: clean-up of label maps, the tempera
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import stdev
 from typing import Any
 
 from fmseg.errors import BadData, NotReady
 from fmseg.files import read_json
+from fmseg.inference.cost import cost_of, gflop_of
 from fmseg.inference.exposure import pretraining_exposure, seen_cases, tell
 from fmseg.inference.trained import SELECTION, finished_folds, trained_recipes, training_command
 from fmseg.planning.folds import load_folds
 from fmseg.records.plans import Fold
 from fmseg.records.run import RunConfig
 from fmseg.records.seen import Seen
-from fmseg.records.selection import Candidate, Member, Selection
+from fmseg.records.selection import Candidate, Cost, Member, Selection
 from fmseg.stages.find_best.classification import ClassContest
 from fmseg.stages.find_best.contest import Contest, Recipe, read_recipe, title
 from fmseg.stages.find_best.segmentation import LabelMapContest
@@ -42,8 +43,15 @@ def find_best(workspace: Workspace, name: str, *, max_models: int = 3) -> Select
     contest = CONTESTS[_task(workspace, name)](workspace, name)
     trained = _complete_recipes(workspace, name, folds, contest)
     best, pooled = trained[0]
+    flops = {each.name: gflop_of(each.config) for each, _ in trained}
     candidates = [
-        Candidate(name=each.name, score=contest.figure(found), folds=_by_fold(each, contest)) for each, found in trained
+        Candidate(
+            name=each.name,
+            score=contest.figure(found),
+            folds=_by_fold(each, contest),
+            cost=_cost([(each, found)], flops),
+        )
+        for each, found in trained
     ]
     mates = [pair for pair in trained if pair[0].config.plans.digest() == best.config.plans.digest()]
     picks = [1] + [0] * (len(mates) - 1)
@@ -55,12 +63,17 @@ def find_best(workspace: Workspace, name: str, *, max_models: int = 3) -> Select
         together = contest.greedy(mates, max_models)
         if sum(map(bool, together)) > 1:
             ensemble, found = title(_counts(mates, together)), contest.together(mates, together)
-            candidates.append(Candidate(name=ensemble, score=contest.figure(found)))
+            taken = [pair for pair, count in zip(mates, together, strict=True) if count]
+            candidates.append(Candidate(name=ensemble, score=contest.figure(found), cost=_cost(taken, flops)))
             share = contest.share_better(found, pooled)
             verb = "kept" if share >= SURE else "not kept"
             because += f"; {ensemble} beats it in {share:.0%} of 1000 resamplings of the patients: {verb}"
             if share >= SURE:
                 picks, pooled = together, found
+    cost = _cost([pair for pair, count in zip(mates, picks, strict=True) if count], flops)
+    because += f"; it takes {cost.num_networks} networks and {cost.gflop:.3g} GFLOP an image"
+    if sum(map(bool, picks)) > 1:
+        because += f", {cost.gflop / _cost([trained[0]], flops).gflop:.2g} times those of {best.name}"
     refined = contest.refine(mates, picks, pooled)
     numbers = tuple(range(len(folds)))
     seen = _count_seen(workspace, name, [recipe for (recipe, _), count in zip(mates, picks, strict=True) if count])
@@ -74,6 +87,7 @@ def find_best(workspace: Workspace, name: str, *, max_models: int = 3) -> Select
         measure=contest.measure,
         score=contest.figure(refined.pooled),
         because=f"{because}; {refined.because}",
+        cost=cost,
         seen=seen,
     )
     contest.save(refined.pooled, workspace.results_of(name) / "out_of_fold")
@@ -132,6 +146,11 @@ def _count_seen(workspace: Workspace, name: str, picked: Sequence[Recipe]) -> Se
     seen = seen_cases(workspace, name, cases, exposure)
     tell(seen, exposure)
     return seen
+
+
+def _cost(taken: Sequence[tuple[Recipe, Any]], flops: Mapping[str, float]) -> Cost:
+    """Return what recipes take that are averaged; how often one is taken is a matter of weights alone."""
+    return cost_of([(len(recipe.folders), flops[recipe.name]) for recipe, _ in taken], taken[0][0].config)
 
 
 def _counts(mates: Sequence[tuple[Recipe, Any]], picks: Sequence[int]) -> dict[str, int]:

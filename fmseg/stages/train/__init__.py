@@ -16,6 +16,7 @@ from fmseg.files import locked
 from fmseg.inference.exposure import pretraining_exposure, seen_cases, tell
 from fmseg.inference.members import WEIGHTS
 from fmseg.learning.runtime import Runtime
+from fmseg.planning.assignment import Assignment
 from fmseg.planning.classification import careful_with_classes
 from fmseg.planning.finetuning import adapt_finetuning, pretraining_strength
 from fmseg.planning.folds import load_folds
@@ -68,17 +69,24 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
 
     Goes on where it was stopped; a finished run is only read. Returns None for ALL, which has no validation.
     """
-    plans, cases, store = load_prepared(workspace, name, fold, options.plans)
+    plans, cases = load_prepared(workspace, name, fold, options.plans)
     if (workspace.results_of(name) / MANIFEST).exists():
         raise UsageError(f"{workspace.results_of(name)} holds imported models. Give your dataset another number.")
     run = RunFolder(workspace.results_of(name) / f"{options.run_name}__{plans.name}" / _fold_name(fold))
+    return train_on(workspace, Assignment(plans, cases, fold), run, options)
+
+
+def train_on(workspace: Workspace, work: Assignment, run: RunFolder, options: TrainOptions) -> FoldScores | None:
+    """Train a network on any cases of a prepared dataset, as ``train`` does; None if there is none to score it on."""
+    plans = work.plans
+    store = Store.of(workspace.prepared(plans.dataset), plans)
     network = resolve(options.recipe, _planned(plans), options.settings).network
     start = find_start(workspace, plans, run.path.parent, network, options.init)
     lesson = LESSONS[plans.task]
-    config = _config(plans, cases, fold, start, options)
+    config = _config(work, start, options)
     runtime = Runtime.detect(config.recipe.precision, deterministic=options.deterministic)
     config = config.evolve(
-        labels=digest_of_targets(workspace, plans, cases),
+        labels=digest_of_targets(workspace, plans, work.cases),
         provenance=Provenance.here(deterministic=runtime.deterministic),
     )
     with locked(run.path, "this fold") if runtime.is_main else nullcontext():
@@ -106,11 +114,11 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
                 _finish(under_way, model, lesson)
         runtime.barrier()
     runtime.close()
-    return lesson.load_scores(run.validation / "scores.json") if fold != ALL else None
+    return lesson.load_scores(run.validation / "scores.json") if work.cases.val else None
 
 
-def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -> tuple[Plans, Fold, Store]:
-    """Return plans, the fold's cases and the store. Raises NotReady naming the command that makes them."""
+def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -> tuple[Plans, Fold]:
+    """Return plans and the fold's cases, which are in the store. Raises NotReady naming the command that makes them."""
     number = dataset_id(name)
     folder = workspace.prepared(name)
     plans = Plans.load(workspace.need(folder / plans_file(plans_name), f"fmseg plan_and_preprocess -d {number}"))
@@ -121,7 +129,7 @@ def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -
     store = Store.of(folder, plans)
     folds = load_folds(workspace.need(folder / "splits_final.json", f"fmseg plan -d {number}"))
     if fold == ALL:
-        return plans, Fold(train=tuple(store.cases), val=()), store
+        return plans, Fold(train=tuple(store.cases), val=())
     if not 0 <= fold < len(folds):
         raise UnknownName(f"{name} has no fold {fold}: {folder / 'splits_final.json'} has 0 to {len(folds) - 1}.")
     missing = [case for case in (*folds[fold].train, *folds[fold].val) if case not in store.cases]
@@ -130,7 +138,7 @@ def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -
             f"{folder / 'splits_final.json'}: '{missing[0]}' is not in the store ({len(missing)} cases in all). "
             f"Prepare the dataset anew: fmseg plan_and_preprocess -d {number}"
         )
-    return plans, folds[fold], store
+    return plans, folds[fold]
 
 
 def planned_recipes(workspace: Workspace, name: str, plans_name: str) -> tuple[str, ...]:
@@ -146,14 +154,12 @@ def num_folds(workspace: Workspace, name: str) -> int:
 
 
 def _config(
-    plans: Plans,
-    cases: Fold,
-    fold: int,
+    work: Assignment,
     start: Start,
     options: TrainOptions,
 ) -> RunConfig:
-    card, init = start.card, start.init
-    adapted, because = adapt_finetuning(_planned(plans), card)
+    plans, card, init = work.plans, start.card, start.init
+    adapted, because = adapt_finetuning(work.planned or _planned(plans), card)
     if plans.task == "classification" and start.weights is not None:
         adapted, because = careful_with_classes(adapted, pretraining_strength(card) if card else 1.0)
     for reason in because:
@@ -164,8 +170,8 @@ def _config(
     return RunConfig(
         plans=plans,
         recipe=recipe,
-        fold=fold,
-        cases=cases,
+        fold=work.number,
+        cases=work.cases,
         init=init,
         architecture=card.architecture if card else plans.pretraining.architecture,
         mean=mean,

@@ -1,0 +1,280 @@
+"""``fmseg benchmark``: what is missing is run, what is there stays, and no patient is on two sides of anything."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fmseg.cli import benchmark as module
+from fmseg.cli.frame import type_command
+from fmseg.errors import BadData, Busy
+from fmseg.records.benchmark import BenchmarkScore
+from fmseg.records.protocol import PRESETS, Protocol, find_preset, read_protocol
+from fmseg.records.run import RunConfig
+from fmseg.stages.benchmark import plan_runs
+
+DATASET = "Dataset501_Discs"
+PROTOCOL = """
+name: few
+splits: 2
+settings: {iterations: 2, batch_size: 2, decoder_channels: 8}
+studies:
+  - dataset: 501
+    recipes: [linear]
+    regimes: {n=4: 2, 50%: 1}
+"""
+
+
+@pytest.fixture
+def root(raw_dataset, tmp_path) -> Path:
+    """Six patients of three images each, prepared."""
+    raw_dataset(DATASET, num_patients=6, images_per_patient=3)
+    (tmp_path / "few.yaml").write_text(PROTOCOL)
+    assert type_command("--root", str(tmp_path), "plan_and_preprocess", "-d", "501", "-np", "0") == 0
+    return tmp_path
+
+
+def benchmark(root: Path, *arguments: str) -> int:
+    return type_command("--root", str(root), "benchmark", *arguments, "--num-workers", "0")
+
+
+def said(capsys) -> dict:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def configs(root: Path) -> Iterator[tuple[str, RunConfig]]:
+    for path in sorted((root / "fmseg_results/benchmark/runs").glob("**/run.json")):
+        yield str(path.relative_to(root / "fmseg_results/benchmark/runs")), RunConfig.load(path)
+
+
+def patient(case: str) -> str:
+    return case[:3]
+
+
+def scores_in(folder: Path) -> list[BenchmarkScore]:
+    lines = (folder / "scores.jsonl").read_text().splitlines()
+    return [BenchmarkScore.parse(json.loads(line), "") for line in lines]
+
+
+def check_tables(folder: Path) -> None:
+    values = [score.score.mean for score in scores_in(folder) if score.regime == "n=4"]
+    (row,) = csv.DictReader((folder / "table1.csv").read_text().splitlines())
+    assert float(row["Discs n=4, mean"]) == pytest.approx(sum(values) / 2)
+    assert float(row["Discs n=4, standard error"]) == pytest.approx(abs(values[0] - values[1]) / 2)
+    assert f"{50 * sum(values):.2f} ± {50 * abs(values[0] - values[1]):.2f}" in (folder / "table1.txt").read_text()
+    assert r"Discs 50\%" in (folder / "table1.tex").read_text()
+
+
+def test_a_benchmark_runs_what_is_missing_and_no_more(root, capsys, monkeypatch):
+    file = str(root / "few.yaml")
+    assert benchmark(root, file, "--dry-run", "--json") == 0
+    ahead = said(capsys)
+    assert [run["state"] for run in ahead["runs"]] == ["waiting"] * 3 and ahead["seconds_left"] > 0
+    assert not (root / "fmseg_results").exists()
+    assert benchmark(root, file, "--json") == 0
+    first = said(capsys)
+    assert first["trained"] == 3 and not first["failed"]
+    (row,) = first["table"]
+    assert row["method"] == "scratch"
+    assert list(row)[1:] == ["Discs n=4", "Discs 50%"]
+    assert "±" in row["Discs n=4"] and "±" not in row["Discs 50%"]
+    folder = root / "fmseg_results/benchmark/few"
+    names = {"protocol.json", "table1.txt", "table1.csv", "table1.tex", "scores.jsonl", "figure1b.png", "figure1b.csv"}
+    assert {path.name for path in folder.iterdir()} == names
+    # no checkpoint, nor single prediction, is left to fill the disk
+    assert not list(root.glob("fmseg_results/**/*.prob")) and not list(root.glob("fmseg_results/**/checkpoints"))
+    for place, config in configs(root):
+        sides = [{patient(case) for case in side} for side in (config.cases.train, config.cases.val)]
+        assert sides[0] and sides[1] and not sides[0] & sides[1], place
+    check_tables(folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(module, "train_on", None)
+    assert benchmark(root, file, "--json") == 0
+    assert said(capsys) == first | {"trained": 0}
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_no_patient_is_trained_and_tested_on_in_any_regime(raw_dataset, tmp_path, task):
+    workspace = raw_dataset(DATASET, num_patients=12, images_per_patient=3, task=task)
+    assert type_command("--root", str(tmp_path), "plan_and_preprocess", "-d", "501", "-np", "0") == 0
+    regimes = {"full": 6, "n=3": 6, "n=8": 6, "p=2x2": 6, "30%": 6}
+    for test in ("folds", "0.3"):
+        protocol = Protocol.parse({"studies": [{"dataset": "501", "regimes": regimes, "test": test}]}, "")
+        runs = plan_runs(workspace, protocol, "fmsegPlans")
+        assert len(runs) == len({run.folder.path for run in runs}) == 30 * len(runs[0].work.plans.recipes)
+        sizes = {}
+        for run in runs:
+            cases = run.work.cases
+            sides = [{patient(case) for case in side} for side in (cases.train, cases.val)]
+            assert sides[0] and sides[1] and not sides[0] & sides[1], run.title
+            sizes[run.split, run.regime.name] = set(cases.train)
+            if test != "folds":
+                assert cases.val == runs[0].work.cases.val, "a held-out share is the same for all"
+        for split in range(6):
+            few, more, most = (sizes[split, name] for name in ("n=3", "n=8", "full"))
+            assert few < more < most
+            shown = sizes[split, "p=2x2"]
+            assert len({patient(case) for case in shown}) == 2 and len(shown) == 4
+
+
+def test_a_published_protocol_runs_once_its_dataset_is_there(raw_dataset, tmp_path, capsys):
+    assert type_command("--root", str(tmp_path), "benchmark", "jnu_ifm", "--dry-run") == 2
+    assert "No dataset is called 'JNU_IFM'" in capsys.readouterr().err
+    name = "Dataset504_JNU_IFM"
+    workspace = raw_dataset(name, num_patients=12, images_per_patient=3)
+    # a frame that lacks a structure is left out
+    label = workspace.raw_dataset(name) / "labelsTr" / "P04_2.png"
+    cv2.imwrite(str(label), np.minimum(cv2.imread(str(label), cv2.IMREAD_UNCHANGED), 1))
+    assert type_command("--root", str(tmp_path), "plan_and_preprocess", "-d", "504", "-np", "0") == 0
+    runs = plan_runs(workspace, find_preset("jnu_ifm"), "fmsegPlans")
+    assert [run.split for run in runs] == [0, 1, 2, 3, 4] and {run.recipe for run in runs} == {"upernet"}
+    for run in runs:
+        assert len({patient(case) for case in run.work.cases.train}) == 4
+        assert "P04_2" not in (*run.work.cases.train, *run.work.cases.val)
+        assert abs(len(run.work.cases.val) - 18) <= 3
+
+
+def test_the_normal_job_sees_nothing_of_it(root, capsys):
+    assert benchmark(root, "-d", "501", "-r", "linear", "--set", "iterations=1", "--splits", "1") == 0
+    capsys.readouterr()
+    assert type_command("--root", str(root), "find_best", "501") == 2
+    assert "no finished run" in capsys.readouterr().err
+    assert type_command("--root", str(root), "list", "--json") == 0
+    assert said(capsys)[0]["state"] == "prepared"
+
+
+def test_another_plan_is_told_and_fresh_runs_that_alone_again(root, capsys):
+    options = ("-d", "501", "-r", "linear", "--set", "iterations=1", "--splits", "2", "--test", "0.3")
+    assert benchmark(root, *options) == 0
+    (stale,) = (root / "fmseg_results/benchmark/runs").glob("**/split_1/run.json")
+    config = RunConfig.load(stale)
+    config.evolve(plans=config.plans.evolve(mirror_axes=()).model_dump(mode="json")).save(stale)
+    capsys.readouterr()
+    assert benchmark(root, *options) == 2
+    assert "1 runs were trained under another plan" in capsys.readouterr().err
+    assert benchmark(root, *options, "--fresh", "--json") == 0
+    assert said(capsys)["trained"] == 1
+
+
+def test_a_cohort_is_a_second_test_without_what_was_trained_on(root, raw_dataset, capsys):
+    raw_dataset("Dataset502_Elsewhere", num_patients=2, images_per_patient=2, seed=1)
+    there = root / "fmseg_raw/Dataset502_Elsewhere"
+    # other values for the same names, and one image that was trained on
+    declaration = json.loads((there / "dataset.json").read_text())
+    declaration["labels"] = {"background": 0, "organ": 1, "head": 2}
+    (there / "dataset.json").write_text(json.dumps(declaration))
+    for kind, ending in (("imagesTr", "_0000.png"), ("labelsTr", ".png")):
+        source = root / f"fmseg_raw/{DATASET}/{kind}/P05_0{ending}"
+        shutil.copy(source, there / kind / f"P99_0{ending}")
+    options = ("-d", "501", "-r", "linear", "--set", "iterations=1", "--splits", "1", "--test", "0.3")
+    assert benchmark(root, *options, "--cohort", "502", "--json") == 0
+    report = said(capsys)
+    assert list(report["table"][0]) == ["method", "Discs full", "Discs to Elsewhere full"]
+    (path,) = root.glob("fmseg_results/benchmark/runs/**/cohort_Dataset502_Elsewhere/result.json")
+    score = BenchmarkScore.load(path)
+    assert "P05_0" in RunConfig.load(path.parents[1] / "run.json").cases.train
+    assert (score.num_test_cases, score.left_out, score.tested_on) == (4, 1, "Dataset502_Elsewhere")
+
+
+def test_classes_their_official_test_and_a_cohort_of_fewer_classes(raw_dataset, tmp_path, capsys):
+    for number, name in ((502, "Planes"), (503, "Elsewhere")):
+        raw_dataset(f"Dataset{number}_{name}", task="classification", num_patients=6, seed=number)
+    own, other = (tmp_path / "fmseg_raw" / name for name in ("Dataset502_Planes", "Dataset503_Elsewhere"))
+    shutil.copytree(other / "imagesTr", own / "imagesTs")
+    for path in list((own / "imagesTs").iterdir()):
+        path.rename(path.with_name(path.name.replace("P", "T")))
+    labels = (other / "labelsTr.csv").read_text()
+    (own / "labelsTs.csv").write_text(labels.replace("P0", "T0"))
+    (own / "dataset.json").write_text((own / "dataset.json").read_text().replace("^(P[0-9]+)_", "^([PT][0-9]+)_"))
+    (other / "labelsTr.csv").write_text(labels.replace("odd", "strange"))
+    assert type_command("--root", str(tmp_path), "plan_and_preprocess", "-d", "502", "-np", "0") == 0
+    options = ("fetal_planes", "-d", "502", "--name", "planes", "--json")
+    protocol = {
+        "studies": [{"dataset": 502, "recipes": ["linear_probe"], "splits": 1, "test": "official", "cohorts": [503]}]
+    }
+    (tmp_path / "own.yaml").write_text(json.dumps(protocol))  # JSON is YAML
+    assert benchmark(tmp_path, *options, "--dry-run") == 0
+    assert {run["recipe"] for run in said(capsys)["runs"]} == {"finetune", "linear_probe"}
+    assert benchmark(tmp_path, str(tmp_path / "own.yaml"), "--json") == 0
+    assert said(capsys)["trained"] == 1
+    scores = scores_in(tmp_path / "fmseg_results/benchmark/own")
+    assert {(each.tested_on, each.num_test_cases, each.left_out) for each in scores} == {
+        ("Dataset502_Planes", 12, 0),
+        ("Dataset503_Elsewhere", 6, 6),
+    }
+    assert all(each.num_train_cases == 12 and each.measure == "macro F1" for each in scores)
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(root, capsys, monkeypatch):
+    whole = module.train_on
+
+    def fail_once(workspace, work, run, options):
+        if work.number == 0:
+            raise BadData("the disk ate it")
+        return whole(workspace, work, run, options)
+
+    monkeypatch.setattr(module, "train_on", fail_once)
+    options = ("-d", "501", "-r", "linear", "--set", "iterations=1", "--splits", "2", "--json")
+    assert benchmark(root, *options) == 5
+    report = said(capsys)
+    assert report["trained"] == 1 and report["failed"][0][1] == "the disk ate it"
+    assert "(1 of 2)" in report["table"][0]["Discs full"]
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(root, capsys, monkeypatch):
+    options = ("-d", "501", "-r", "linear", "--set", "iterations=1", "--splits", "1")
+
+    def held(*_):
+        raise Busy("somebody is at it")
+
+    monkeypatch.setattr(module, "train_on", held)
+    assert benchmark(root, *options) == 5
+    said_so = capsys.readouterr().out
+    assert "No run has come to its end yet" in said_so and "another process is at it" in said_so
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("studies: [{dataset: 501, regimes: [20]}]", "'20' is no regime"),
+        ("studies: [{dataset: 501, recipes: [finetune]}]", "finetune is none for segmentation"),
+        ("studies: [{dataset: 501, recipes: [upernett]}]", "Did you mean 'upernet'"),
+        ("studies: [{dataset: 501, test: some}]", "give 'folds', 'official'"),
+        ("studies: [{dataset: 501, test: official}]", "has no folder imagesTs"),
+        ("studies: [{dataset: 501, regimes: [n=500]}]", "wants more than the"),
+        ("studies: [{dataset: 501, seed: 3}]", "seed"),
+        ("starts: [nobody]\nstudies: [{dataset: 501}]", "nobody"),
+        ("studies: [{dataset: 577}]", "577"),
+        ("studies: [{dataset: 501, cohorts: 501}]", "is no cohort"),
+        ("settings: {patience: 2}\nstudies: [{dataset: 501, recipes: linear}]", "patience would choose"),
+        ("studies: [{dataset: 501, recipes: linear}, {dataset: 501, recipes: linear, test: 0.3}]", "asked for twice"),
+        ("studies: 501", "'studies' must be a list"),
+        ("studies: [", "not valid YAML"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
+def test_a_wrong_protocol_is_refused_before_anything_runs(text, problem, root, capsys):
+    (root / "wrong.yaml").write_text(text)
+    assert benchmark(root, str(root / "wrong.yaml")) in (2, 3)
+    assert problem in capsys.readouterr().err.replace("\n", " ")
+    assert not (root / "fmseg_results").exists()
+
+
+def test_the_protocol_of_the_docs_is_one(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "how-to" / "benchmark.md").read_text()
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "ours.yaml").write_text(snippet)
+    protocol = read_protocol(tmp_path / "ours.yaml")
+    assert protocol.name == "ours" and protocol.starts == ("scratch", "d503")
+    first, second = protocol.studies
+    assert first.regimes == {"n=20": 5, "25%": 3, "full": 3} and first.share == 0.2
+    assert second.recipes == {"linear_probe": {}, "finetune": {"iterations": "500"}}
+    assert second.regimes == {"full": 3} and second.cohorts == ("504",)
+    assert {find_preset(name).name for name in PRESETS} == set(PRESETS)
