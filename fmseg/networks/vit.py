@@ -126,6 +126,11 @@ class ViT(nn.Module):
         patches = rows.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, C p p)
         return F.linear(patches, stem.weight.flatten(1), stem.bias)
 
+    @torch.no_grad()
+    def positions_for(self, image_size: tuple[int, int]) -> Tensor:
+        """Return the position embedding (1, 1 + N, D) of images of another size, as they see it now."""
+        return self._positions(*patch_grid(image_size, self.architecture.patch_size)).clone()
+
     def _positions(self, h: int, w: int) -> Tensor:
         """Return the position embedding (1, 1 + h w, D) for another grid of patches."""
         if (h, w) == self.grid:

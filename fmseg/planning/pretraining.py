@@ -16,6 +16,7 @@ from typing import Literal
 
 from fmseg.planning.augmentation import tells_sides
 from fmseg.planning.budget import memory_gb, predict_cost
+from fmseg.planning.fine_views import fine_recipe, plan_fine
 from fmseg.planning.ladder import Climb, Rung, climb, default_budget_s
 from fmseg.planning.pretraining_rules import (
     MIN_STD,
@@ -32,7 +33,7 @@ from fmseg.planning.pretraining_rules import (
 from fmseg.planning.reasons import Reasons
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import OutputScheme
-from fmseg.records.plans import Architecture, Hardware, Precision, Preprocessing, Pretraining, Reason
+from fmseg.records.plans import Architecture, FinePhase, Hardware, Precision, Preprocessing, Pretraining, Reason
 
 #: a run of fewer steps is none
 MIN_ITERATIONS = 20
@@ -57,6 +58,8 @@ class CorpusFacts:
     median_size: tuple[int, int]
     #: a label speaks of left or right, so that a mirrored image is another one
     tells_sides: bool = False
+    #: (height, width) of the prepared images; None for that of the files
+    prepared_size: tuple[int, int] | None = None
 
 
 def corpus_facts(
@@ -71,6 +74,7 @@ def corpus_facts(
         modality=fingerprint.modality,
         median_size=fingerprint.median_size,
         tells_sides=tells_sides(labels),
+        prepared_size=preprocessing.image_size,
     )
 
 
@@ -154,7 +158,19 @@ def build_recipe(
     )
     accumulation, checkpointing, because = fit_into_memory(recipe, hardware)
     reasons.share(("accumulation", "checkpointing"), because)
-    return recipe.evolve(accumulation=accumulation, checkpointing=checkpointing), reasons.all()
+    recipe = recipe.evolve(accumulation=accumulation, checkpointing=checkpointing)
+    return recipe.evolve(fine=_fitted_fine(recipe, facts, hardware, reasons)), reasons.all()
+
+
+def _fitted_fine(recipe: Pretraining, facts: CorpusFacts, hardware: Hardware, reasons: Reasons) -> FinePhase | None:
+    """Return the phase on finer views at the end of a run, as much of it at a time as the memory holds."""
+    fine = plan_fine(recipe, facts.prepared_size or facts.median_size, hardware.num_devices, reasons)
+    finer = fine_recipe(recipe.evolve(fine=fine))
+    if fine is None or finer is None:
+        return None
+    accumulation, checkpointing, because = fit_into_memory(finer, hardware)
+    reasons.share(("fine.accumulation", "fine.checkpointing"), because)
+    return fine.evolve(accumulation=accumulation, checkpointing=checkpointing)
 
 
 def precision_for(hardware: Hardware) -> tuple[Precision, str]:

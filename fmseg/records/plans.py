@@ -99,6 +99,19 @@ class Views(Part):
     min_content: float
 
 
+class FinePhase(Part):
+    """The end of a pretraining, on views of more pixels."""
+
+    #: (height, width) in pixels
+    global_size: tuple[int, int]
+    local_size: tuple[int, int]
+    iterations: int
+    batch_size: int
+    accumulation: int
+    checkpointing: bool
+    learning_rate: float
+
+
 class Pretraining(Part):
     """DINOv2 on one modality's unlabelled images."""
 
@@ -151,6 +164,8 @@ class Pretraining(Part):
     clip_norm: float
     precision: Precision
     seed: int
+    #: after all of the iterations above; None for none
+    fine: FinePhase | None = None
 
 
 class Plans(Record):

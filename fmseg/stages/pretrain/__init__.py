@@ -21,6 +21,7 @@ from fmseg.stages.pretrain.configure import (
     run_folder,
     tell_benefit,
 )
+from fmseg.stages.pretrain.fine import learn_finely
 from fmseg.stages.pretrain.finish import finish
 from fmseg.stages.pretrain.learn import build_task, learn
 from fmseg.stages.pretrain.parent import inherit_seen, start_from
@@ -77,9 +78,10 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
             watcher.begin()
             runtime = runtime.at(config.recipe.precision)
             learn(task, corpus, config.recipe, run, runtime, options.pace, watcher.hooks())
-            teacher = watcher.teacher()
+            last = learn_finely(workspace, corpus, config, run, runtime, options.pace, task) or watcher
+            teacher = last.teacher()
             if runtime.is_main:
-                finish(workspace, corpus, watcher, teacher)
+                finish(workspace, corpus, watcher, last, teacher)
         runtime.barrier()
     runtime.close()
     return Foundation.load(run.path / CARD)
