@@ -18,6 +18,7 @@ from fmseg.networks.attention import attend
 
 Shape = tuple[int, int]
 Branch = Callable[[Tensor, Sequence[Shape]], Tensor]
+Layer = Branch
 
 
 class Block(nn.Module):
@@ -27,14 +28,27 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.attn, self.ls1 = timms.norm1, timms.attn, timms.ls1
         self.norm2, self.mlp, self.ls2 = timms.norm2, timms.mlp, timms.ls2
+        self._compiled: Layer | None = None
         self.set_drop(0.0, int)
 
     def set_drop(self, rate: float, round_kept: Callable[[float], int]) -> None:
         """Set the share of the images that a branch leaves out in training; round_kept: how many then stay."""
         self.drop_rate, self.round_kept = rate, round_kept
 
-    def forward(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
-        """Return the tokens (T, D) after this layer. shapes: (images, tokens per image) of each size of view."""
+    def set_compiled(self, backend: str) -> None:
+        """Have ``forward`` compiled when it is asked to be: anew for each set of shapes, so for few of them."""
+        self._compiled = torch.compile(self._layer, backend=backend, dynamic=False)
+
+    def forward(self, tokens: Tensor, shapes: Sequence[Shape], *, compiled: bool = False) -> Tensor:
+        """Return the tokens (T, D) after this layer. shapes: (images, tokens per image) of each size of view.
+
+        compiled: by ``set_compiled``, if that was called. What gathers shards before this call, or drops them after it,
+        is outside of what is compiled.
+        """
+        layer = self._compiled if compiled and self._compiled is not None else self._layer
+        return layer(tokens, shapes)
+
+    def _layer(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
         tokens = self._add(self._attention, tokens, shapes)
         return self._add(self._mlp, tokens, shapes)
 

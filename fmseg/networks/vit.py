@@ -66,20 +66,29 @@ class ViT(nn.Module):
             assert isinstance(block, Block)
             block.set_drop(rate * share, round_kept)
 
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Have torch compile each layer for the views of a training, at their first pass."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.set_compiled(backend)
+
     def forward(self, image: Tensor) -> Tensor:
-        """Return the normed tokens (B, P + N, D) of one batch (B, C, H, W)."""
-        return self.forward_groups([image], [None])[0]
+        """Return the normed tokens (B, P + N, D) of one batch (B, C, H, W) of any size; never compiled."""
+        return self._forward([image], [None], compiled=False)[0]
 
     def forward_groups(self, images: list[Tensor], masks: list[Tensor | None]) -> list[Tensor]:
         """Return the normed tokens (B, P + N, D) of each batch of views; all views go through in one pass.
 
         images: one (B, C, H, W) per view size. masks: (B, N) bool each, true where the mask token replaces a patch.
         """
+        return self._forward(images, masks, compiled=True)
+
+    def _forward(self, images: list[Tensor], masks: list[Tensor | None], *, compiled: bool) -> list[Tensor]:
         groups = [self._embed(image, mask) for image, mask in zip(images, masks, strict=True)]
         shapes = [tokens_shape(group) for group in groups]
         tokens = pack(groups)  # (T, D)
         for block in self.blocks:
-            tokens = self._run(block, tokens, shapes)
+            tokens = self._run(block, tokens, shapes, compiled=compiled)
         return unpack(self.norm(tokens), shapes)
 
     def forward_taps(self, image: Tensor, blocks: Sequence[int]) -> list[Tensor]:
@@ -100,11 +109,11 @@ class ViT(nn.Module):
                 break
         return [found[index] for index in blocks]
 
-    def _run(self, block: nn.Module, tokens: Tensor, shapes: list[Shape]) -> Tensor:
+    def _run(self, block: nn.Module, tokens: Tensor, shapes: list[Shape], *, compiled: bool = False) -> Tensor:
         if self.checkpointing and self.training and torch.is_grad_enabled():
             # random numbers too are drawn anew, from the same state
-            return checkpoint(block, tokens, shapes, use_reentrant=False)
-        return block(tokens, shapes)
+            return checkpoint(block, tokens, shapes, compiled=compiled, use_reentrant=False)
+        return block(tokens, shapes, compiled=compiled)
 
     def _embed(self, image: Tensor, mask: Tensor | None) -> Tensor:
         h, w = patch_grid((image.shape[2], image.shape[3]), self.architecture.patch_size)

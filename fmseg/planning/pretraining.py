@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from fmseg.console import duration
 from fmseg.planning.augmentation import tells_sides
 from fmseg.planning.budget import memory_gb, predict_cost
 from fmseg.planning.fine_views import fine_recipe, plan_fine
@@ -30,7 +31,7 @@ from fmseg.planning.pretraining_rules import (
     plan_optimisation,
     plan_views,
 )
-from fmseg.planning.reasons import Reasons
+from fmseg.planning.reasons import Decision, Reasons
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import OutputScheme
 from fmseg.records.plans import Architecture, FinePhase, Hardware, Precision, Preprocessing, Pretraining, Reason
@@ -40,6 +41,8 @@ MIN_ITERATIONS = 20
 #: share of a device's memory that a plan may fill
 MEMORY_SHARE = 0.8
 MEMORY_SHARE_CPU = 0.5
+#: of a run whose layers are compiled
+MIN_COMPILED_S = 1800.0
 #: of a ViT-L
 SHARDED_WIDTH = 1024
 
@@ -149,6 +152,7 @@ def build_recipe(
         accumulation=1,
         sharding=reasons.keep("sharding", sharding_for(architecture, hardware)),
         precision=reasons.keep("precision", precision_for(hardware)),
+        compile=reasons.keep("compile", compile_for(hardware, reached.budget_s)),
         seed=seed,
         **plan_length(reached, facts.num_images, batch, iterations, reasons),
         **plan_heads(scale, reasons),
@@ -180,6 +184,18 @@ def precision_for(hardware: Hardware) -> tuple[Precision, str]:
     if hardware.device == "cuda":
         return "float16", "this GPU has no bfloat16; float16 needs loss scaling, which is done"
     return "float32", f"this {hardware.device} has no fast half precision"
+
+
+def compile_for(hardware: Hardware, budget_s: float) -> Decision[bool]:
+    """Return whether each layer is compiled."""
+    if hardware.device != "cuda":
+        return (
+            False,
+            f"on this {hardware.device} compiled layers are no faster, and the first step takes a minute longer",
+        )
+    if budget_s < MIN_COMPILED_S:
+        return False, f"compiling takes about a minute, too much for a run below {duration(MIN_COMPILED_S)}"
+    return True, "CUDA: norms, activations and residuals of a layer are done in few passes (not measured on this GPU)"
 
 
 def sharding_for(vit: Architecture, hardware: Hardware) -> tuple[Literal["ddp", "fsdp"], str]:

@@ -150,6 +150,8 @@ class Pretraining(Part):
     accumulation: int
     #: whether the backward pass computes each layer anew: the same result, less memory, more time
     checkpointing: bool = False
+    #: whether torch compiles each layer: the same result up to rounding, sooner; the first step takes a minute longer
+    compile: bool = False
     #: with several devices: each holds the whole network (ddp), or a part of it (fsdp)
     sharding: Literal["ddp", "fsdp"] = "ddp"
     iterations: int

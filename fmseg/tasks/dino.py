@@ -134,6 +134,11 @@ class DinoTask(nn.Module):
         self.teacher.eval()
         return self
 
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Have torch compile the layers of student and teacher for this training's views."""
+        for network in (self.model, self.teacher):
+            network.backbone.compile_blocks(backend)
+
     def clip_modules(self) -> list[nn.Module]:
         """Return the modules whose gradients are clipped each on its own."""
         return list(self.model.children())
@@ -218,7 +223,7 @@ class DinoTask(nn.Module):
     @torch.no_grad()
     def _teach(self, images: Tensor, masked: Tensor, temperature: float) -> "_Taught":
         """Return what the teacher says of both global crops and of masked patches."""
-        tokens = self.teacher.backbone(images)
+        (tokens,) = self.teacher.backbone.forward_groups([images], [None])
         first, second = tokens[:, 0].chunk(GLOBALS)
         cls = torch.cat([second, first])
         patches = _select_patches(tokens, masked, self.teacher.backbone.num_prefix_tokens)

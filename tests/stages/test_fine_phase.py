@@ -97,7 +97,7 @@ def test_stopped_anywhere_it_ends_in_the_same_bytes(workspace, monkeypatch):
     assert found.architecture.image_size == vit.architecture.image_size == (48, 48)
     assert (card.iterations, card.samples_seen) == (10, 40)
     # before the first finer step, the teacher was looked at
-    assert [line["step"] for line in RunFolder(whole.path / "fine").history() if "rankme_cls" in line][0] == 0
+    assert next(line["step"] for line in RunFolder(whole.path / "fine").history() if "rankme_cls" in line) == 0
     stops, finish_step = iter([6, 7, 9]), loop._Loop.finish_step
     count = 0
 

@@ -15,6 +15,7 @@ from fmseg.sampling.corpora import Corpus, collect_corpora
 from fmseg.stages.pretrain.configure import (
     PretrainOptions,
     Preview,
+    claim,
     configure,
     look_ahead,
     measured_step,
@@ -63,7 +64,7 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
             run.clear()
         step_s = measured_step(workspace, corpus, run, runtime, options)
         if runtime.is_main:
-            run.claim(configure(workspace, corpus, run, runtime, options, step_s))
+            claim(run, configure(workspace, corpus, run, runtime, options, step_s))
         runtime.barrier()
         # what rank 0 planned is what all ranks do
         config = PretrainConfig.load(run.path / "run.json")

@@ -56,7 +56,7 @@ def learn_finely(
 
 
 def refined(task: DinoTask, finer: DinoTask) -> DinoTask:
-    """Write weights and centres into a task for views of another size, which then is the same function on such views."""
+    """Write weights and centres into a task for views of another size: on such views it then is the same function."""
     size = finer.recipe.architecture.image_size
     state = task.state_dict()
     for name, network in (("model", task.model), ("teacher", task.teacher)):
