@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fmseg.networks.attention import attend
+from fmseg.networks.lean import gelu_linear, is_gelu, matmul_dtype, norm_linear
 
 Shape = tuple[int, int]
 Branch = Callable[[Tensor, Sequence[Shape]], Tensor]
@@ -53,15 +54,27 @@ class Block(nn.Module):
         return self._add(self._mlp, tokens, shapes)
 
     def _attention(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
-        mixed = attend(self.attn.qkv(self.norm1(tokens)), list(shapes), self.attn.num_heads)
+        mixed = attend(self._normed_linear(self.norm1, self.attn.qkv, tokens), list(shapes), self.attn.num_heads)
         return _scaled_linear(self.attn.proj, self.ls1, mixed)
 
     def _mlp(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
-        hidden = self.mlp.fc1(self.norm2(tokens))
+        hidden = self._normed_linear(self.norm2, self.mlp.fc1, tokens)
         if hidden.shape[-1] == self.mlp.fc2.in_features:
+            if self._is_lean(hidden) and is_gelu(self.mlp.act):
+                weight, bias = _scaled_weights(self.mlp.fc2, self.ls2)
+                return gelu_linear(hidden, weight, bias)
             return _scaled_linear(self.mlp.fc2, self.ls2, self.mlp.act(hidden))
         gate, value = hidden.chunk(2, dim=-1)
         return _scaled_linear(self.mlp.fc2, self.ls2, self.mlp.act(gate) * value)
+
+    def _is_lean(self, tokens: Tensor) -> bool:
+        """Return whether to keep little for the backward pass; float16 has a scaling of its own."""
+        return self.training and torch.is_grad_enabled() and matmul_dtype(tokens) != torch.float16
+
+    def _normed_linear(self, norm: nn.Module, linear: nn.Linear, tokens: Tensor) -> Tensor:
+        if self._is_lean(tokens) and isinstance(norm, nn.LayerNorm):
+            return norm_linear(tokens, norm, linear)
+        return linear(norm(tokens))
 
     def _add(self, branch: Branch, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
         """Return ``tokens`` plus a branch, computed on a random subset of the images in training."""
@@ -90,8 +103,15 @@ def choose_rows(shapes: Sequence[Shape], kept: Sequence[int], device: torch.devi
 
 def _scaled_linear(linear: nn.Linear, scale: nn.Module, tokens: Tensor) -> Tensor:
     """Return scale(linear(tokens)); scale: LayerScale or nothing."""
-    gamma = getattr(scale, "gamma", None)
     # a scale of 1e-5 would leave nothing of the weights in float16
-    if gamma is None or tokens.dtype == torch.float16:
+    if tokens.dtype == torch.float16:
         return scale(linear(tokens))
-    return F.linear(tokens, linear.weight * gamma[:, None], None if linear.bias is None else linear.bias * gamma)
+    return F.linear(tokens, *_scaled_weights(linear, scale))
+
+
+def _scaled_weights(linear: nn.Linear, scale: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of scale(linear(...)) as one linear layer."""
+    gamma = getattr(scale, "gamma", None)
+    if gamma is None:
+        return linear.weight, linear.bias
+    return linear.weight * gamma[:, None], None if linear.bias is None else linear.bias * gamma

@@ -26,7 +26,7 @@ BYTES_PER_PARAMETER = 20
 #: checkpoints that are kept, copies of the weights in one (student, teacher, two moments), files of weights alone
 KEPT_STATES, STATE_COPIES, WEIGHT_FILES = 2, 4, 3
 #: kept for the backward pass per token, layer and channel, in half precision; float32 takes twice as much
-BYTES_PER_ACTIVATION = 45
+BYTES_PER_ACTIVATION = 30
 #: of them, with checkpointing: the layer's input, float32
 BYTES_PER_INPUT = 4
 #: a forward pass once more, in units of one

@@ -16,6 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from fmseg.networks.lean import matmul_dtype
 from fmseg.networks.ranks import local_parts
 from fmseg.networks.vit import ViT
 from fmseg.records.plans import Pretraining
@@ -27,7 +28,6 @@ from fmseg.tasks.dino_targets import (
     Centre,
     Targets,
     joined_targets,
-    matmul_dtype,
     sinkhorn_targets,
     softmax_targets,
 )

@@ -158,7 +158,7 @@ def test_numbers_move_smoothly_between_the_regimes():
     assert prototypes == sorted(prototypes, reverse=True)
 
 
-@pytest.mark.parametrize("memory_gb", [48.0, 24.0, 12.0])
+@pytest.mark.parametrize("memory_gb", [36.0, 24.0, 12.0])
 def test_little_memory_computes_layers_anew_before_it_cuts_the_batch(memory_gb):
     facts, rich = corpus(2_000_000), ONE_GPU.evolve(memory_gb=1000.0)
     whole, _ = plan_pretraining(facts, rich, budget_s=DAY)
