@@ -33,7 +33,16 @@ test: check  ## Checks and the fast tests
 test-all: check  ## Checks and all tests, slow ones too
 	$(BIN)/pytest -m 'slow or not slow'
 
-clean:  ## Remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
+reference: $(READY)  ## Write the parts of docs/ that are made from the code
+	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_records.py
+	$(BIN)/python docs/make_architecture.py
 
-.PHONY: help setup demo format check test test-all clean
+docs: $(READY)  ## Build the documents into site/, to be read without a network
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+clean:  ## Remove the virtual environment and caches
+	rm -rf site $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
+
+.PHONY: help setup demo format check test test-all reference docs clean

@@ -5,7 +5,8 @@
 WORK is the workspace of few_shot.py or of the pretraining rig: each fold's training images become a dataset of
 nnU-Net's, which plans and trains its 2D network on all of them, and predicts the fold's held-out images. --shrink
 gives it images and labels of fmseg's prepared size, on which its steps are several times as fast; its predictions are
-scored on the original grid either way. --minutes is the time of the training alone, on --threads cores.
+scored on the original grid either way. --minutes is the time of the training alone, summed over the cores that it
+had, so that a busy machine gives it no less.
 """
 
 import argparse
@@ -61,13 +62,13 @@ def write_dataset(place: Bench, training: list[CaseFiles], test: list[CaseFiles]
 
 
 def run_fold(place: Bench, minutes: float) -> float:
-    """Plan, train and predict; return the minutes on the clock of the training."""
+    """Plan, train and predict; return the minutes on the cores of the training."""
     place.nnunet("nnUNetv2_plan_and_preprocess", "-d", NUMBER, "-c", "2d", "-np", "1", "--no_pbar")
     measured = place.nnunet("python", str(TRAINING), NUMBER, str(minutes))
     print((place.root / "log.txt").read_text().splitlines()[-1], file=sys.stderr)
     options = ["-d", NUMBER, "-c", "2d", "-f", "all", "-device", "cpu", "-npp", "1", "-nps", "1"]
     place.nnunet("nnUNetv2_predict", "-i", str(place.raw / "imagesTs"), "-o", str(place.root / "predicted"), *options)
-    return measured.seconds / 60
+    return measured.core_seconds / 60
 
 
 def dice(place: Bench, test: list[CaseFiles], dataset: Dataset) -> float:
@@ -110,7 +111,7 @@ def main() -> None:
         write_dataset(place, [cases[case] for case in fold.train], test, size)
         minutes.append(run_fold(place, options.minutes))
         values.append(dice(place, test, dataset))
-        print(f"Dice {values[-1]:.3f} after {minutes[-1]:.1f} min", file=sys.stderr)
+        print(f"Dice {values[-1]:.4f} after {minutes[-1]:.1f} min on the cores", file=sys.stderr)
     if options.json:
         print_json({"dice": values, "minutes": minutes})
     else:

@@ -140,7 +140,7 @@ def need_nnunet(venv: Path) -> None:
     versions = [f"{package.__name__}=={package.__version__.split('+')[0]}" for package in (torch, torchvision)]
     for command in (
         [sys.executable, "-m", "venv", str(venv)],
-        [str(venv / "bin" / "pip"), "install", "--quiet", *versions, "nnunetv2"],
+        [str(venv / "bin" / "pip"), "install", "--quiet", *versions, "nnunetv2", "psutil"],
     ):
         print("$", *command, file=sys.stderr)
         subprocess.run(command, check=True, stdout=sys.stderr)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, TypeVar
 
+from rich import box
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import (
@@ -23,6 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -48,9 +50,10 @@ def set_up_logging(verbosity: int = 0) -> None:
     handler: logging.Handler
     if messages.is_terminal:
         handler = RichHandler(console=messages, show_path=False, show_level=verbosity > 0, markup=False)
+        handler.setFormatter(_Printable("%(message)s"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(_Printable("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("fmseg")
     logger.handlers[:] = [handler]
     logger.setLevel(level)
@@ -70,24 +73,31 @@ def is_only_process() -> bool:
 def print_json(value: Any) -> None:
     """Print one machine-readable object on stdout."""
     if is_speaker():
-        print(json.dumps(value, ensure_ascii=False, default=str))
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        print("".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on stdout; numbers are right-aligned."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    """Print a table on stdout; numbers are right-aligned. In a file or a pipe it has no frame: a line a row."""
+    frame = box.HEAVY_HEAD if results.is_terminal else None
+    table = Table(title=title, title_justify="left", header_style="bold", box=frame, pad_edge=frame is not None)
     cells = [[_cell(value) for value in row] for row in rows]
     for index, column in enumerate(columns):
         numeric = all(_is_number(row[index]) for row in cells)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))
     results.print(table)
 
 
 def print_line(text: str) -> None:
     """Print one line on stdout."""
-    results.print(text, markup=False)
+    results.print(printable(text), markup=False)
+
+
+def print_message(text: str) -> None:
+    """Print something on stderr that is neither a result nor a line of the log."""
+    messages.print(text, markup=False, soft_wrap=True)
 
 
 def track(
@@ -145,10 +155,22 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.3g} TB"
 
 
+def printable(text: str, kept: str = "\n") -> str:
+    """Return a text whose control characters are written out: those of file names must not reach a terminal."""
+    return "".join(letter if letter.isprintable() or letter in kept else repr(letter)[1:-1] for letter in text)
+
+
+class _Printable(logging.Formatter):
+    """Formats messages that may hold the names of files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value), kept="")
 
 
 def _is_number(text: str) -> bool:

@@ -11,12 +11,20 @@ import json
 import os
 import re
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fmseg.errors import BadRecord, EnvironmentProblem
+
+#: name of a temporary file, and the process that writes it
+STRAY = re.compile(r"\.(\d+)\.tmp$")
+#: what a failing disk, or a network disk that went away, answers
+DISK_TROUBLE = (errno.EIO, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT)
+#: of a file name that a temporary one is made of by adding to it; most file systems allow 255 in all
+MAX_NAME_BYTES = 200
 
 
 @contextmanager
@@ -25,7 +33,7 @@ def writing(path: Path) -> Iterator[Path]:
 
     Raises EnvironmentProblem for a full disk or a folder that cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(_temporary_name(path.name))
     with writable(path.parent):
         try:
             temporary.touch()
@@ -39,6 +47,13 @@ def writing(path: Path) -> Iterator[Path]:
             sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _temporary_name(name: str) -> str:
+    """Return a name beside ``name`` that a file system takes: with the ends of it, it may have 255 bytes at most."""
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        name = sha256(os.fsencode(name))[:32]
+    return f".{name}.{os.getpid()}.tmp"
 
 
 @contextmanager
@@ -55,6 +70,10 @@ def writable(folder: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise EnvironmentProblem(
                 f"{folder}: cannot write there ({error.strerror}). Choose another folder, or mend its rights."
+            ) from error
+        if error.errno in DISK_TROUBLE:
+            raise EnvironmentProblem(
+                f"{folder}: the disk reported an error ({error.strerror}). Check it, then run the same command again."
             ) from error
         raise
 
@@ -76,25 +95,44 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, to_json(value))
+
+
+def to_json(value: Any) -> bytes:
+    """Return a value as the indented JSON of a file."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
     """Return the parsed file. Raises BadRecord if it is absent, no JSON, or says a key twice."""
-
-    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise BadRecord(f"{path}: the key '{key}' is there twice. Remove one of them.")
-        return dict(pairs)
-
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=no_duplicates)
+        return parse_json(path.read_bytes(), str(path))
     except FileNotFoundError as error:
         raise BadRecord(f"{path}: there is no such file.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadRecord(f"{path}: this is not valid JSON ({error}). Mend the file at that place.") from error
+    except IsADirectoryError as error:
+        raise BadRecord(f"{path}: this is a folder, and must be a file. Rename it.") from error
+
+
+def parse_json(content: bytes, source: str) -> Any:
+    """Return the parsed bytes. Raises BadRecord naming ``source`` if they are no JSON, or say a key twice."""
+
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise BadRecord(f"{source}: the key '{key}' is there twice. Remove one of them.")
+        return value
+
+    if not content.strip():
+        raise BadRecord(f"{source}: the file is empty. Restore it, or write it anew.")
+    try:
+        return json.loads(content, object_pairs_hook=no_duplicates)
+    except UnicodeDecodeError as error:
+        raise BadRecord(f"{source}: this is not UTF-8 text ({error}). Save it as UTF-8.") from error
+    except ValueError as error:  # a number of thousands of digits among them
+        raise BadRecord(f"{source}: this is not valid JSON ({error}). Mend the file at that place.") from error
+    except RecursionError as error:
+        raise BadRecord(f"{source}: its JSON is nested too deeply. Write it anew.") from error
 
 
 def sha256(data: bytes) -> str:
@@ -131,10 +169,29 @@ def locked(folder: Path, what: str) -> Iterator[None]:
             raise EnvironmentProblem(
                 f"{folder}: {holder} is working on {what}. Wait for it to end, or stop it, then try again."
             ) from error
+        remove_strays(folder)
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}")
         handle.flush()
         yield
+
+
+def remove_strays(folder: Path) -> None:
+    """Remove what killed processes of this machine left half written in a folder."""
+    for path in folder.glob(".*.tmp") if folder.is_dir() else ():
+        match = STRAY.search(path.name)
+        if match and not _is_running(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def append_lines(path: Path, lines: list[str]) -> None:

@@ -62,6 +62,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 def load_plugins(modules: Iterable[str]) -> None:
     """Import modules that register parts of their own. Raises UsageError if one cannot be imported."""
     for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise UsageError(f"The plugin '{name}' is no name of a module. Write it as in 'my_lab.decoders'.")
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
         try:

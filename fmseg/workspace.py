@@ -8,6 +8,7 @@ directory, or of ``--root``, or of the folder that holds ``fmseg.toml``, or nnU-
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,12 +58,13 @@ class Workspace:
         }
         return sorted(names, key=lambda name: (dataset_id(name), name))
 
-    def dataset_name(self, text: str) -> str:
+    def dataset_name(self, text: str, among: Sequence[str] | None = None) -> str:
         """Return the full name for an id (``501``), a name, or a part of one.
 
-        Raises UnknownName if there is none, UsageError if there are several.
+        among: names to choose from; None for ``dataset_names()``. Raises UnknownName if there is none, UsageError if
+        there are several.
         """
-        names = self.dataset_names()
+        names = self.dataset_names() if among is None else among
         found = [name for name in names if name == text]
         if not found and text.isdecimal():
             found = [name for name in names if dataset_id(name) == int(text)]

@@ -5,12 +5,12 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "fmseg"
 FLOORS = {
-    1: {"workspace", "registry", "console", "files", "errors", "_version"},
+    1: {"workspace", "registry", "console", "files", "errors", "_version", "archive"},
     2: {"records"},
     3: {"imaging", "networks"},
     4: {"planning", "sampling", "tasks", "learning", "inference", "reporting"},
     5: {"stages"},
-    6: {"cli", "__main__", "__init__"},
+    6: {"cli", "api", "predictor", "__main__", "__init__"},
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from fmseg.errors import UsageError
-from fmseg.workspace import Workspace
+from fmseg.errors import FmsegError, UsageError
+from fmseg.workspace import Workspace, dataset_id
 
 #: the fold that trains on all cases
 ALL = -1
@@ -39,6 +39,25 @@ def parse_settings(texts: Sequence[str] | None) -> dict[str, str]:
             raise UsageError(f"--set {text}: type key=value, as in --set iterations=500.")
         settings[key.strip()] = value.strip()
     return settings
+
+
+def complete_dataset(incomplete: str) -> list[str]:
+    """Return the datasets of this folder that a half-typed number or name may mean, for the shell's completion."""
+    try:
+        names = Workspace.find().dataset_names()
+    except FmsegError:  # a shell that completes has no place for messages
+        return []
+    numbers = [str(dataset_id(name)) for name in names]
+    return [text for text in (*numbers, *names) if text.startswith(incomplete)]
+
+
+def complete_foundation(incomplete: str) -> list[str]:
+    """Return the foundation checkpoints of this folder whose names begin so, for the shell's completion."""
+    try:
+        found = sorted(Workspace.find().foundations().glob("*/*/foundation.json"))
+    except FmsegError:
+        return []
+    return [path.parent.name for path in found if path.parent.name.startswith(incomplete)]
 
 
 def dataset_names(workspace: Workspace, texts: Sequence[str] | None) -> list[str]:

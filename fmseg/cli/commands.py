@@ -1,5 +1,21 @@
 """Importing this module registers all commands, in the order of the job."""
 
-from fmseg.cli import data_commands, model_commands
+from fmseg.cli import (
+    convert_commands,
+    data_commands,
+    exchange_commands,
+    model_commands,
+    report_commands,
+    scoring_commands,
+    weights_commands,
+)
 
-__all__ = ["data_commands", "model_commands"]
+__all__ = [
+    "convert_commands",
+    "data_commands",
+    "exchange_commands",
+    "model_commands",
+    "report_commands",
+    "scoring_commands",
+    "weights_commands",
+]

@@ -1,4 +1,4 @@
-"""The commands that look at data and decide: doctor, fingerprint, plan, preprocess, explain, convert, list."""
+"""The commands that look at data and decide: doctor, fingerprint, plan, preprocess, explain, list."""
 
 from itertools import groupby
 from pathlib import Path
@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from fmseg.cli.arguments import dataset_names, parse_duration
+from fmseg.cli.arguments import complete_dataset, dataset_names, parse_duration, parse_settings
 from fmseg.cli.frame import Output, Session, command
-from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
+from fmseg.cli.preparation import Preparation, examine, image_datasets, mend_dataset, prepare_dataset
 from fmseg.console import print_line, print_table
 
-Datasets = Annotated[list[str] | None, typer.Option("-d", "--dataset", help="Number, name or part of it; several.")]
+Datasets = Annotated[
+    list[str] | None,
+    typer.Option("-d", "--dataset", help="Number, name or part of it; several.", autocompletion=complete_dataset),
+]
 Processes = Annotated[int | None, typer.Option("-np", "--num-processes", help="Default: all cores; 0: none apart.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure every file again.")]
 Budget = Annotated[str | None, typer.Option("--budget", help="Plan the pretraining to this time, as 20m, 2h, 1d.")]
@@ -20,6 +23,7 @@ Images = Annotated[
     list[Path] | None, typer.Option("--images", help="Folder, list or table (path,patient,modality) without labels.")
 ]
 Modality = Annotated[str | None, typer.Option("--modality", help="What --images are; by default ultrasound.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Option of preparing, as --set neighbours=1.")]
 OnCluster = Annotated[
     str | None, typer.Option("--cluster", help="Measure and prepare on this Dask cluster, as tcp://10.0.0.1:8786.")
 ]
@@ -46,22 +50,56 @@ def would(reads: list[Path], writes: list[Path]) -> Output:
 
 
 @command("doctor", example="fmseg doctor -d 501")
-def doctor(session: Session, dataset: Datasets = None, processes: Processes = None) -> Output:
+def doctor(
+    session: Session,
+    dataset: Datasets = None,
+    processes: Processes = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Write a mended copy under the next free number.")] = False,
+) -> Output:
     """Check raw datasets and list every problem with its mend; exit code 3 if one must be mended."""
-    from fmseg.stages.doctor import doctor as examine
-    from fmseg.stages.fingerprint import fingerprint as measure
-
     names = dataset_names(session.workspace, dataset)
     if session.dry_run:
         return would(_raw(session, names), _prepared(session, names, "doctor.json"))
-    rows = []
-    for name in names:
-        measure(session.workspace, name, num_processes=num_processes(processes))
-        rows += [(name, f.severity, f.where, f.problem, f.mend) for f in examine(session.workspace, name)]
+    how = Preparation(num_processes(processes))
+    if fix:
+        return _mended(session, names, how)
+    rows = [
+        (name, each.severity, each.where, each.problem, each.why, each.mend)
+        for name in names
+        for each in examine(session, name, how)
+    ]
     bad = any(row[1] == "error" for row in rows)
-    keys = ("dataset", "severity", "where", "problem", "mend")
+    keys = ("dataset", "severity", "where", "problem", "why", "mend")
     value = [dict(zip(keys, row, strict=True)) for row in rows]
-    return Output(value, lambda: print_table("Findings", keys[1:], [row[1:] for row in rows]), 3 if bad else 0)
+
+    def show() -> None:
+        print_table("Findings", keys[1:], [row[1:] for row in rows])
+        for sheet in _prepared(session, names, "doctor.png"):
+            if sheet.exists():
+                print_line(f"Pictures of the worst: {sheet}")
+
+    return Output(value, show, 3 if bad else 0)
+
+
+def _mended(session: Session, names: list[str], how: Preparation) -> Output:
+    """Write mended copies and say what was changed, and what a person must mend."""
+    found = [mend_dataset(session, name, how) for name in names]
+    value = [
+        {"copy": copy, "changes": changes, "findings": [each.model_dump(mode="json") for each in left]}
+        for copy, changes, left in found
+    ]
+
+    def show() -> None:
+        for copy, changes, left in found:
+            print_line(f"wrote {session.workspace.raw_dataset(copy)}")
+            for change in changes:
+                print_line(f"  {change}")
+            rows = [(each.severity, each.where, each.problem, each.mend) for each in left if each.severity != "note"]
+            if rows:
+                print_table("Left for you", ("severity", "where", "problem", "mend"), rows)
+
+    bad = any(each.severity == "error" for _, _, left in found for each in left)
+    return Output(value, show, 3 if bad else 0)
 
 
 @command("fingerprint", example="fmseg fingerprint -d 501")
@@ -95,6 +133,7 @@ def plan(
     plans: PlansName = "fmsegPlans",
     planner: PlannerName = "standard",
     budget: Budget = None,
+    settings: Settings = None,
 ) -> Output:
     """Derive every number of preprocessing, pretraining and finetuning, and the folds."""
     from fmseg.stages.plan import plan as decide
@@ -102,8 +141,9 @@ def plan(
     names = dataset_names(session.workspace, dataset)
     if session.dry_run:
         return would(_prepared(session, names, "dataset_fingerprint.json"), _prepared(session, names, "plans.json"))
-    budget_s = parse_duration(budget)
-    made = [decide(session.workspace, n, plans_name=plans, planner=planner, budget_s=budget_s) for n in names]
+    how = {"plans_name": plans, "planner": planner}
+    options, budget_s = parse_settings(settings), parse_duration(budget)
+    made = [decide(session.workspace, n, **how, budget_s=budget_s, settings=options) for n in names]
 
     def show() -> None:
         for each in made:
@@ -151,6 +191,7 @@ def plan_and_preprocess(
     plans: PlansName = "fmsegPlans",
     planner: PlannerName = "standard",
     budget: Budget = None,
+    settings: Settings = None,
     processes: Processes = None,
     cluster: OnCluster = None,
     fresh: Fresh = False,
@@ -160,8 +201,8 @@ def plan_and_preprocess(
     if session.dry_run:
         return would([*_raw(session, names), *(images or ())], [session.workspace.prepared(name) for name in names])
     names += image_datasets(session, images, modality)
-    count, budget_s = num_processes(processes), parse_duration(budget)
-    how = Preparation(count, plans, planner, budget_s, fresh=fresh, cluster=cluster)
+    count, budget_s, options = num_processes(processes), parse_duration(budget), parse_settings(settings)
+    how = Preparation(count, plans, planner, budget_s, options, fresh=fresh, cluster=cluster)
     rows = [prepare_dataset(session, name, how) for name in names]
     columns = ("dataset", "cases", "patients", "input size", "warnings", "skipped")
     value = [dict(zip(columns, row, strict=True)) for row in rows]
@@ -210,36 +251,12 @@ def _print_plan(rows: list[dict[str, str]]) -> None:
         print_line("")
 
 
-@command("convert", example="fmseg convert hc18 /data/HC18 -d 501")
-def convert(
-    session: Session,
-    layout: Annotated[str, typer.Argument(help="hc18, fetal_planes, images, nnunet")],
-    source: Annotated[Path, typer.Argument(help="Folder of the original files")],
-    dataset: Annotated[int, typer.Option("-d", "--dataset", help="Number of the new dataset.")],
-    name: Annotated[str | None, typer.Option(help="Its name; by default the layout's or the folder's.")] = None,
-    modality: Annotated[str | None, typer.Option(help="What the images are; by default ultrasound.")] = None,
-) -> Output:
-    """Bring a public layout or a folder of images into fmseg_raw; the source is never changed."""
-    from fmseg.stages.convert import convert as bring
-
-    if session.dry_run:
-        return would([source], [session.workspace.raw / f"Dataset{dataset:03d}_..."])
-    summary = bring(session.workspace, layout, source, dataset, name, modality=modality)
-    columns = ("dataset", "task", "modality", "cases", "skipped")
-    row = (summary.dataset, summary.task, summary.modality, summary.num_cases, len(summary.skipped))
-
-    def show() -> None:
-        print_table("Converted", columns, [row])
-        for file, reason in summary.skipped:
-            print_line(f"skipped {file}: {reason}")
-
-    return Output(summary.as_dict(), show, summary.exit_code)
-
-
 @command("list", example="fmseg list")
 def listing(
     session: Session,
-    what: Annotated[str, typer.Argument(help="datasets, foundations, recipes, decoders, losses")] = "datasets",
+    what: Annotated[
+        str, typer.Argument(help="datasets, foundations, recipes, networks, decoders, sources ...")
+    ] = "datasets",
 ) -> Output:
     """Show what is in this workspace: datasets and how far they are, foundations, registered parts."""
     from fmseg.stages.listing import listing as collect

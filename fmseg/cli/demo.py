@@ -51,6 +51,7 @@ class Story:
     def places(self) -> list[tuple[Path, str]]:
         """Files worth opening, and what they show."""
         files = (
+            (f"fmseg_results/{LABELLED}/report.html", "all of it on one page, in a browser"),
             (PICTURE, "predictions beside labels"),
             (f"fmseg_results/foundation/ultrasound/{CHECKPOINT}/progress.png", "the pretraining"),
             (f"fmseg_results/foundation/ultrasound/{CHECKPOINT}/features.png", "which patches are alike to it"),

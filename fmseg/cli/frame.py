@@ -19,8 +19,9 @@ import typer
 from typer.core import TyperCommand
 
 from fmseg._version import __version__
-from fmseg.console import messages, print_json, set_up_logging
+from fmseg.console import messages, print_json, print_line, print_table, printable, set_up_logging
 from fmseg.errors import EnvironmentProblem, FmsegError
+from fmseg.files import DISK_TROUBLE
 from fmseg.registry import load_plugins
 from fmseg.workspace import Workspace
 
@@ -71,7 +72,7 @@ class ListCommand(TyperCommand):
 
 
 app = typer.Typer(
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     # commands have underscores, options dashes; either may be typed
@@ -96,6 +97,25 @@ def _frame(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
 ) -> None:
     context.obj = root
+    if context.invoked_subcommand is None:
+        settings = {key: _default(key) for key in COMMON} | {"root": root}
+        raise typer.Exit(execute(_show_standing, settings, {}))
+
+
+def _show_standing(session: Session) -> Output:
+    """Show where one stands in this workspace, and the next command."""
+    from fmseg.stages.listing import standing
+
+    found = standing(session.workspace)
+
+    def show() -> None:
+        print_line(found.where)
+        if found.rows:
+            print_table("Datasets", found.columns, found.rows)
+        print_line(f"Next: {found.next_command}")
+        print_line(f"{found.why} All commands: fmseg --help")
+
+    return Output(found.next_command, show)
 
 
 COMMON = {
@@ -174,8 +194,7 @@ def _report(error: BaseException, as_json: bool) -> int:
             f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno}). "
             "This is a fault of fmseg: please report it with the output of --debug."
         )
-    # control characters in file names must not reach the terminal
-    text = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
+    text = printable(text)
     messages.print("error:", style="bold red", end=" ")
     messages.print(text, markup=False, soft_wrap=True)
     if as_json:
@@ -185,8 +204,10 @@ def _report(error: BaseException, as_json: bool) -> int:
 
 def _recognised(error: BaseException) -> BaseException:
     """Return the environment's own refusals (disk, memory, rights) as an EnvironmentProblem."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-        return EnvironmentProblem(f"{error.filename}: {error.strerror}. Mend that, then run the same command again.")
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE, *DISK_TROUBLE)
+    if isinstance(error, OSError) and error.errno in refusals:
+        where = error.filename or "a file"
+        return EnvironmentProblem(f"{where}: {error.strerror}. Mend that, then run the same command again.")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return EnvironmentProblem(f"Out of memory ({error}). Type --set batch_size=... with half the planned number.")
     return error

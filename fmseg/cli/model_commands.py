@@ -1,13 +1,21 @@
 """The commands that learn and predict: pretrain, train, find_best, predict, evaluate, demo."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from fmseg.cli.arguments import ALL, dataset_names, parse_duration, parse_fold, parse_settings
+from fmseg.cli.ahead import look_ahead
+from fmseg.cli.arguments import (
+    ALL,
+    complete_dataset,
+    complete_foundation,
+    dataset_names,
+    parse_duration,
+    parse_fold,
+    parse_settings,
+)
 from fmseg.cli.data_commands import (
     Budget,
     Datasets,
@@ -22,11 +30,13 @@ from fmseg.cli.data_commands import (
 from fmseg.cli.frame import Output, Session, command
 from fmseg.cli.launcher import launched, must_launch
 from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
-from fmseg.console import duration, is_only_process, print_line, print_table
+from fmseg.cli.reports import dataset_report, foundation_report, tell_report
+from fmseg.cli.starting import start_from
+from fmseg.console import is_only_process, print_line, print_table
 
-if TYPE_CHECKING:
-    from fmseg.stages.pretrain import Preview
-
+GoOnFrom = Annotated[
+    str | None, typer.Option(help="Go on from this checkpoint, or file of weights.", autocompletion=complete_foundation)
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")]
 Workers = Annotated[int | None, typer.Option("--num-workers", help="Loader processes; 0 loads inline.")]
 Minutes = Annotated[float, typer.Option("--checkpoint-minutes", help="At most this much work is ever lost.")]
@@ -45,7 +55,7 @@ def pretrain(
     images: Images = None,
     modality: Modality = None,
     name: Annotated[str | None, typer.Option(help="Name of the checkpoint; by default from the datasets.")] = None,
-    init: Annotated[str | None, typer.Option(help="Go on from this foundation checkpoint.")] = None,
+    init: GoOnFrom = None,
     budget: Budget = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -68,7 +78,7 @@ def pretrain(
     names = [] if images and not dataset else names
     options = PretrainOptions(
         name=name,
-        init=init,
+        init=start_from(session, init) if init else None,
         budget_s=parse_duration(budget),
         settings=parse_settings(settings),
         num_workers=workers,
@@ -80,7 +90,7 @@ def pretrain(
     )
     if session.dry_run:
         ahead = preview(session.workspace, names, options) if names else []
-        return _ahead([*(session.workspace.prepared(each) for each in names), *(images or ())], ahead)
+        return look_ahead([*(session.workspace.prepared(each) for each in names), *(images or ())], ahead)
     own = image_datasets(session, images, modality)
     how = Preparation(num_processes(processes), keeps_plan=True, with_store=store, cluster=cluster)
     skipped = sum(prepare_dataset(session, each, how)[-1] for each in own if is_only_process())
@@ -91,43 +101,27 @@ def pretrain(
     columns = ("checkpoint", "modality", "images", "samples seen", "iterations")
     rows = [(card.name, card.modality, card.num_images, card.samples_seen, card.iterations) for card in made]
     value = [card.model_dump(mode="json") for card in made]
-    return Output(value, lambda: print_table("Foundation checkpoints", columns, rows), 5 if skipped else 0)
-
-
-def _ahead(reads: list[Path], found: "list[Preview]") -> Output:
-    """Return what ``pretrain --dry-run`` prints: files, and what it takes and brings."""
-    files = would(reads, [each.folder for each in found])
-    columns = ("checkpoint", "network", "images", "samples seen", "time", "memory GB", "disk GB", "images/s")
-    rows = [
-        (
-            *(each.folder.name, each.network, each.num_images, each.cost.samples_seen, duration(each.cost.seconds)),
-            *(round(each.cost.memory_gb, 1), round(each.cost.disk_gb, 2), round(each.cost.images_per_s, 1)),
-        )
-        for each in found
-    ]
-    costs = [
-        {"checkpoint": each.folder.name, "modality": each.modality, "network": each.network, "benefit": each.benefit}
-        | asdict(each.cost)
-        for each in found
-    ]
+    reports = [foundation_report(session, card.name) for card in made]
 
     def show() -> None:
-        files.show()
-        print_table("By rule of thumb, on one device", columns, rows)
-        for each in found:
-            print_line(f"{each.folder.name}: {each.benefit}.")
+        print_table("Foundation checkpoints", columns, rows)
+        for path in reports:
+            tell_report(path)
 
-    return Output(files.value | {"costs": costs}, show)
+    return Output(value, show, 5 if skipped else 0)
 
 
 @command("train", example="fmseg train 501 fold0")
 def train(
     session: Session,
-    dataset: Annotated[str, typer.Argument(help="Number, name or part of it")],
+    dataset: Annotated[str, typer.Argument(help="Number, name or part of it", autocompletion=complete_dataset)],
     fold: Annotated[str | None, typer.Argument(help="0, fold0 or all; without it every fold, then find_best")] = None,
     recipe: Annotated[str | None, typer.Option("-r", "--recipe", help="By default those of the plan.")] = None,
     plans: PlansName = "fmsegPlans",
-    init: Annotated[str, typer.Option(help="auto, scratch, or the name of a foundation checkpoint.")] = "auto",
+    init: Annotated[
+        str,
+        typer.Option(help="auto, scratch, a checkpoint, or a file of weights.", autocompletion=complete_foundation),
+    ] = "auto",
     settings: Settings = None,
     workers: Workers = None,
     checkpoint_minutes: Minutes = 10.0,
@@ -143,6 +137,7 @@ def train(
     (name,) = dataset_names(workspace, [dataset])
     if session.dry_run:
         return would([workspace.prepared(name)], [workspace.results_of(name)])
+    start = start_from(session, init)
     if must_launch(gpus):
         return launched(gpus)
     recipes = [recipe] if recipe else planned_recipes(workspace, name, plans)[: 1 if fold else None]
@@ -153,7 +148,7 @@ def train(
         options = TrainOptions(
             plans=plans,
             recipe=each,
-            init=init,
+            init=start,
             settings=parse_settings(settings),
             num_workers=workers,
             checkpoint_minutes=checkpoint_minutes,
@@ -169,7 +164,7 @@ def train(
     columns = ("recipe", "fold", "cases", measure, "from", "to")
     value = {"folds": [dict(zip(columns, row, strict=True)) for row in rows]}
     if fold is None:
-        return _chosen(session, name, value, lambda: print_table(f"Out-of-fold {measure}", columns, rows))
+        return _chosen(session, name, value, lambda: print_table(f"Out-of-fold {measure}", columns, rows), plans=plans)
     if folds == [ALL]:
         return Output(value, lambda: print_line("Trained on all cases; there is no fold left to score it on."))
     return Output(value, lambda: print_table(f"Out-of-fold {measure}", columns, rows))
@@ -178,7 +173,7 @@ def train(
 @command("find_best", example="fmseg find_best 501")
 def find_best(
     session: Session,
-    dataset: Annotated[str, typer.Argument(help="Number, name or part of it")],
+    dataset: Annotated[str, typer.Argument(help="Number, name or part of it", autocompletion=complete_dataset)],
     max_models: Annotated[int, typer.Option(help="At most this many recipes in the ensemble.")] = 3,
 ) -> Output:
     """Score all finished runs on the pooled out-of-fold predictions; choose recipe, ensemble and clean-up."""
@@ -195,6 +190,9 @@ def predict(
     input: Annotated[Path, typer.Option("-i", "--input", help="Folder of new images.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the predictions; made if need be.")],
     dataset: Annotated[str | None, typer.Option("-d", "--dataset", help="Whose models; needed if several.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("-m", "--model", help="A .fmseg file instead, from fmseg export.")
+    ] = None,
     overlays: Annotated[bool, typer.Option("--overlays", help="Also draw the predictions as PNGs.")] = False,
     mirror: Annotated[bool, typer.Option("--mirror/--no-mirror", help="Test-time mirroring, where planned.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there.")] = False,
@@ -202,11 +200,16 @@ def predict(
     """Predict a folder of images with the models that find_best chose: label maps, or a table of classes."""
     from fmseg.stages.predict import predict as infer
 
-    name = dataset_names(session.workspace, [dataset])[0] if dataset else None
     if session.dry_run:
-        return would([input], [output])
+        return would([*([model] if model else []), input], [output])
     report = infer(
-        session.workspace, input, output, dataset=name, overlays=overlays, mirror=mirror, overwrite=overwrite
+        *(session.workspace, input, output),
+        dataset=dataset,
+        model=model,
+        overlays=overlays,
+        mirror=mirror,
+        overwrite=overwrite,
+        plugins=session.plugins,
     )
     columns = ("predicted", "skipped", "there already", "seen in training", "in pretraining", "not known", "report")
     seen = (report.seen.training, report.seen.pretraining, report.seen.unknown)
@@ -254,16 +257,26 @@ def demo(
     return Output(story.as_dict(), story.show)
 
 
-def _chosen(session: Session, name: str, value: dict, show_first: Callable[[], None], max_models: int = 3) -> Output:
+def _chosen(
+    session: Session,
+    name: str,
+    value: dict,
+    show_first: Callable[[], None],
+    max_models: int = 3,
+    plans: str = "fmsegPlans",
+) -> Output:
     from fmseg.stages.find_best import find_best as choose
 
     selection = choose(session.workspace, name, max_models=max_models)
     columns = ("candidate", selection.measure, "from", "to")
     rows = [(c.name, c.score.mean, c.score.low, c.score.high) for c in selection.candidates]
+    report = dataset_report(session, name, plans)
 
     def show() -> None:
         show_first()
         print_table(f"Out-of-fold {selection.measure} of all candidates", columns, rows)
         print_line(selection.because)
+        tell_report(report)
 
-    return Output(value | {"selection": selection.model_dump(mode="json")}, show)
+    value |= {"selection": selection.model_dump(mode="json"), "report": str(report) if report else None}
+    return Output(value, show)

@@ -66,6 +66,30 @@ def num_alike(looks: Array, max_bits: int) -> int:
     return len(looks) - len(different) + int(is_alike.sum())
 
 
+def similar_pairs(looks: Array, max_bits: int) -> list[tuple[int, int]]:
+    """Return the pairs (one, other), one < other, of looks (N,) uint64 that differ in at most ``max_bits``, sorted.
+
+    Found as by ``num_alike``; equal looks are pairs too. Looks of 0 were not measured.
+    """
+    numbers = np.flatnonzero(looks)
+    known = looks[numbers]
+    found: set[tuple[int, int]] = set()
+    for quarter in range(NUM_QUARTERS):
+        shift = np.uint64(quarter * NUM_BITS // NUM_QUARTERS)
+        rotated = (known << shift) | (known >> (np.uint64(NUM_BITS) - shift)) if quarter else known
+        order = np.argsort(rotated, kind="stable")
+        front = rotated[order] >> np.uint64(NUM_BITS - NUM_BITS // NUM_QUARTERS)
+        for step in range(1, min(MAX_NEIGHBOURS, len(order) - 1) + 1):
+            shares = front[step:] == front[:-step]
+            if not shares.any():
+                break
+            one, other = order[step:], order[:-step]
+            near = shares & (np.bitwise_count(known[one] ^ known[other]) <= max_bits)
+            pairs = np.sort(np.stack([numbers[one[near]], numbers[other[near]]], axis=1), axis=1)
+            found.update(map(tuple, pairs.tolist()))
+    return sorted(found)
+
+
 def _has_equal_planes(image: Array) -> bool:
     return len(image) == 3 and np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2])
 

@@ -14,29 +14,43 @@ from fmseg.files import stream_lines
 from fmseg.imaging.case import Array, BadFile, Case, Geometry, content_hash, is_grey
 from fmseg.imaging.intensity import histogram, intensity_of, scale
 from fmseg.imaging.looks import looks_of
-from fmseg.imaging.readers import read_case, read_label
+from fmseg.imaging.readers import read_case, read_label, read_patient
 from fmseg.records.dataset import CaseFiles
 from fmseg.records.fingerprint import CaseFacts, Finding, Intensity, Severity
 from fmseg.records.labels import LabelScheme
 
 #: counted up when a case is measured in another way, so that old lines of cases.jsonl are not kept
-VERSION = 2
+VERSION = 5
 MIN_SIDE_PX = 8
 MAX_LISTED = 10
 MAX_LINES = 20
+#: cosines of two directions of axes that count as one may differ so much
+MAX_TURN = 1e-2
+#: of a voxel, and in mm, two origins that count as one may be apart
+MAX_SHIFT, MIN_SHIFT_MM = 0.1, 1e-3
+UNREADABLE = "Nothing can be learned from a file that cannot be read."
+OFF_GRID = "The label would be drawn on the wrong place of the image."
+CHANGED = "The network sees the image as it was read, not as it is in the file."
 
 
-def measure_case(files: CaseFiles, labels: LabelScheme | None, patient: str, *, reader: str | None = None) -> CaseFacts:
-    """Read a case and its label map and return what was measured. ``labels`` is None where none are expected."""
+def measure_case(
+    files: CaseFiles, labels: LabelScheme | None, patient: str, *, reader: str | None = None, salt: bytes = b""
+) -> CaseFacts:
+    """Read a case and its label map and return what was measured. ``labels`` is None where none are expected.
+
+    salt: of the workspace; with it, the patient that a file's header names is noted as a salted hash.
+    """
     facts = _nothing(files, labels, patient)
     try:
         case = read_case(files, reader)
+        header_patient = read_patient(files, salt, reader) if salt else ""
     except BadFile as error:
         return facts.model_copy(update={"findings": (_bad(error), *_without_label(files, labels))})
     counted = [histogram(channel) for channel in case.voxels]
     intensity = tuple(intensity_of(counts) for counts in counted if counts)
     findings = _image_findings(files, case, intensity)
     measured: dict[str, object] = {
+        "header_patient": header_patient,
         "content_hash": content_hash(case.voxels),
         "shape": case.voxels.shape[1:],
         "spacing_mm": case.geometry.spacing_mm,
@@ -57,7 +71,8 @@ def measure_case(files: CaseFiles, labels: LabelScheme | None, patient: str, *, 
 def facts_of_dead(files: CaseFiles, labels: LabelScheme | None, patient: str) -> CaseFacts:
     """Return the facts of a case whose reading killed the process."""
     problem = "the process that read it was killed twice"
-    dead = _finding("error", files.images[0], problem, "It may be damaged, or too large for the memory.")
+    mend = "It may be damaged, or too large for the memory: export it again, or use fewer processes."
+    dead = _finding("error", files.images[0], problem, mend, UNREADABLE)
     return _nothing(files, labels, patient).model_copy(update={"findings": (dead,)})
 
 
@@ -120,17 +135,20 @@ def _nothing(files: CaseFiles, labels: LabelScheme | None, patient: str) -> Case
 
 def _image_findings(files: CaseFiles, case: Case, intensity: tuple[Intensity, ...]) -> list[Finding]:
     path, voxels = files.images[0], case.voxels
-    findings = [_finding("note", path, note, "Nothing to do if that is right.") for note in case.notes]
+    findings = [_finding("note", path, note, "Nothing to do if that is right.", CHANGED) for note in case.notes]
     if min(voxels.shape[2:]) < MIN_SIDE_PX:
         size = f"the image has {voxels.shape[2]} x {voxels.shape[3]} pixels only"
-        findings.append(_finding("error", path, size, "Export it in full size, or remove it."))
+        mend = "Export it in full size, or remove it."
+        findings.append(_finding("error", path, size, mend, "There is nothing to see in it."))
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         share = float(1 - np.isfinite(voxels).mean())
         problem = f"{share:.2%} of the values are NaN or infinite"
-        findings.append(_finding("error", path, problem, "Replace them by the background value."))
+        mend = "Replace them by the background value."
+        findings.append(_finding("error", path, problem, mend, "One such value spoils all that is computed from it."))
     elif all(each.minimum == each.maximum for each in intensity):
         problem = f"all pixels have the value {voxels.flat[0]}"
-        findings.append(_finding("warning", path, problem, "Check the export; remove the image if it is empty."))
+        mend = "Check the export; remove the image if it is empty."
+        findings.append(_finding("warning", path, problem, mend, "There is nothing to see in it."))
     return findings
 
 
@@ -146,11 +164,9 @@ def _measure_label(
     digest: dict[str, object] = {"label_hash": content_hash(labels)}
     if labels.shape != case.voxels.shape[1:]:
         sizes = f"the label map is {labels.shape}, its image is {case.voxels.shape[1:]} (z, y, x)"
-        findings.append(_finding("error", path, sizes, "Export it on the image's grid."))
+        findings.append(_finding("error", path, sizes, "Export it on the image's grid.", OFF_GRID))
         return digest
-    if not _same_place(geometry, case.geometry):
-        problem = "the label map has another spacing, origin or direction than its image"
-        findings.append(_finding("warning", path, problem, "Check that they lie on each other."))
+    findings += _misplaced(path, geometry, case.geometry)
     counts = _counts(labels)
     undeclared = [value for value in counts if value not in scheme.declared]
     if undeclared:
@@ -158,8 +174,9 @@ def _measure_label(
         return digest
     foreground = [value for value in counts if value not in (0, scheme.ignore)]
     if not foreground:
+        problem = "the label map is empty" if scheme.ignore not in counts else "all that is labelled is to be ignored"
         mend = "Nothing to do if there is nothing to see in this image."
-        findings.append(_finding("warning", path, "the label map is empty", mend))
+        findings.append(_finding("warning", path, problem, mend, "It teaches that there is nothing here."))
     mask = (labels > 0) if scheme.ignore is None else (labels > 0) & (labels != scheme.ignore)
     inside = [histogram(channel, mask.astype(np.uint8)) for channel in case.voxels]
     components = {value: count_components(labels == value) for value in counts if value}
@@ -204,26 +221,43 @@ def _undeclared(path: Path, values: list[int], scheme: LabelScheme) -> Finding:
     declared = ", ".join(str(value) for value in scheme.declared)
     hint = " If 255 is the foreground, write it as 1." if values == [255] else ""
     mend = f"Declare them under 'labels' in dataset.json, or correct the label map.{hint}"
-    return _finding("error", path, f"the label map holds the values {listed}; declared are {declared}", mend)
+    problem = f"the label map holds the values {listed}; declared are {declared}"
+    return _finding("error", path, problem, mend, "Nobody knows what such pixels show.")
 
 
-def _same_place(one: Geometry, other: Geometry) -> bool:
-    if one.spacing_mm is None or other.spacing_mm is None:
-        return True
-    pairs = ((one.spacing_mm, other.spacing_mm), (one.origin, other.origin), (one.direction, other.direction))
-    return all(np.allclose(first, second, rtol=1e-3, atol=1e-3) for first, second in pairs)
+def _misplaced(path: Path, label: Geometry, image: Geometry) -> list[Finding]:
+    """Compare where a label map and its image say that they lie."""
+    if label.spacing_mm is None or image.spacing_mm is None:
+        return []
+    if not np.allclose(label.spacing_mm, image.spacing_mm, rtol=1e-2):
+        problem = f"the label map has the spacing {_rounded(label.spacing_mm)}, its image {_rounded(image.spacing_mm)}"
+    elif not np.allclose(label.direction, image.direction, atol=MAX_TURN):
+        problem = "the label map has another direction of axes than its image"
+    elif not np.allclose(label.origin, image.origin, atol=max(MIN_SHIFT_MM, MAX_SHIFT * min(image.spacing_mm))):
+        problem = f"the label map has the origin {_rounded(label.origin)}, its image {_rounded(image.origin)}"
+        mend = "Check that they lie on each other; they are taken to, pixel by pixel."
+        return [_finding("warning", path, problem, mend, OFF_GRID)]
+    else:
+        return []
+    mend = "Export it on the image's grid. If they lie on each other all the same, fmseg doctor --fix writes a copy so."
+    return [_finding("error", path, problem, mend, OFF_GRID)]
+
+
+def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(value, 4) for value in values)
 
 
 def _without_label(files: CaseFiles, labels: LabelScheme | None) -> list[Finding]:
     if labels is None or files.label is not None:
         return []
     mend = f"Add labelsTr/{files.name} with the ending of the images or another one, or remove the image."
-    return [_finding("error", files.images[0], "the label map of this image is missing", mend)]
+    problem = "the label map of this image is missing"
+    return [_finding("error", files.images[0], problem, mend, "Without it, the image cannot be trained on.")]
 
 
 def _bad(error: BadFile) -> Finding:
-    return _finding("error", error.path, error.problem, error.mend)
+    return _finding("error", error.path, error.problem, error.mend, UNREADABLE)
 
 
-def _finding(severity: Severity, path: Path, problem: str, mend: str) -> Finding:
-    return Finding(severity=severity, where=f"{path.parent.name}/{path.name}", problem=problem, mend=mend)
+def _finding(severity: Severity, path: Path, problem: str, mend: str, why: str) -> Finding:
+    return Finding(severity=severity, where=f"{path.parent.name}/{path.name}", problem=problem, mend=mend, why=why)

@@ -3,6 +3,8 @@
 Empty masks: see ``EMPTY_RULE``. Pixels whose reference value is the scheme's ``ignore`` count nowhere.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fmseg.errors import BadData
@@ -13,8 +15,8 @@ Spacing = tuple[float, float, float] | None
 
 EMPTY_RULE = (
     "A class that is empty in both masks of a case has no score there and does not count in the means. If only one "
-    "of the masks is empty, Dice, IoU and NSD are 0 and HD95 is undefined. A set in which no class is ever present "
-    "or predicted scores 1."
+    "of the masks is empty, Dice, IoU and NSD are 0, and HD95 and ASSD are undefined. A set in which no class is ever "
+    "present or predicted scores 1."
 )
 
 
@@ -75,22 +77,22 @@ def score_case(
     """Score each class or region of one case.
 
     prediction, reference: (Z, Y, X) integers. spacing_mm: (z, y, x), or None to measure distances in pixels.
-    nsd_tolerance: in the same unit; None leaves out HD95 and NSD.
+    nsd_tolerance: in the same unit; None leaves out HD95, ASSD and NSD.
     """
     counts = count_outputs(confusion(prediction, reference, scheme), scheme)
     counted = reference != scheme.ignore if scheme.ignore is not None else np.True_
     scores = {}
     for name, values, row in zip(scheme.names, scheme.values, counts[:-1].tolist(), strict=True):
         tp, fp, fn, tn = row
-        hd95, nsd = None, None
+        hd95, assd, nsd = None, None, None
         if nsd_tolerance is not None and tp + fp and tp + fn:
             masks = np.isin(prediction, values) & counted, np.isin(reference, values) & counted
-            hd95, nsd = contour_distances(*masks, spacing_mm, nsd_tolerance)
+            hd95, assd, nsd = contour_distances(*masks, spacing_mm, nsd_tolerance)
         elif nsd_tolerance is not None and tp + fp + fn:
             nsd = 0.0
         dice = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None
         iou = tp / (tp + fp + fn) if tp + fp + fn else None
-        scores[name] = ClassScore(dice=dice, iou=iou, hd95=hd95, nsd=nsd, tp=tp, fp=fp, fn=fn, tn=tn)
+        scores[name] = ClassScore(dice=dice, iou=iou, hd95=hd95, assd=assd, nsd=nsd, tp=tp, fp=fp, fn=fn, tn=tn)
     return scores
 
 
@@ -100,10 +102,21 @@ def background_counts(prediction: np.ndarray, reference: np.ndarray, scheme: Lab
     return tp, fp, fn
 
 
+class ContourDistances(NamedTuple):
+    """How far two contours are apart, in mm or pixels; ``nsd`` is a share."""
+
+    hd95: float
+    assd: float
+    nsd: float
+
+
 def contour_distances(
     prediction: np.ndarray, reference: np.ndarray, spacing_mm: Spacing, tolerance: float
-) -> tuple[float, float]:
-    """Return HD95 and the surface Dice at ``tolerance`` (NSD) of two masks that are not empty.
+) -> ContourDistances:
+    """Return HD95, ASSD and the surface Dice at ``tolerance`` (NSD) of two masks that are not empty.
+
+    ASSD is the mean distance of the points of both contours to the other one, each by the length (or area) that it
+    stands for.
 
     prediction, reference: (Z, Y, X) bool; Z = 1 is measured as 2D contours, weighted by their length.
     """
@@ -116,7 +129,13 @@ def contour_distances(
         one, other, spacing = one[0], other[0], spacing[1:]
     distances = surface.compute_surface_distances(other, one, spacing)
     hd95 = surface.compute_robust_hausdorff(distances, 95)
-    return float(hd95), float(surface.compute_surface_dice_at_tolerance(distances, tolerance))
+    nsd = surface.compute_surface_dice_at_tolerance(distances, tolerance)
+    sides = [
+        (distances[f"distances_{name}"], distances[f"surfel_areas_{other}"])
+        for name, other in (("gt_to_pred", "gt"), ("pred_to_gt", "pred"))
+    ]
+    assd = sum((lengths * areas).sum() for lengths, areas in sides) / sum(areas.sum() for _, areas in sides)
+    return ContourDistances(float(hd95), float(assd), float(nsd))
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:

@@ -1,7 +1,8 @@
 """From a file's voxels to what lies in the store and what the network sees, and back again.
 
 A prepared case is a stack of 2D images (Z, C, h, w) whose range stands for [0, 1]: uint8 divided by 255, or
-float16. Sizes change by ``preprocessing.size_mode``; ``restore`` brings probabilities back to the file's grid.
+float16. With ``preprocessing.neighbours`` the slices or frames beside each one are further channels. Sizes change
+by ``preprocessing.size_mode``; ``restore`` brings probabilities back to the file's grid.
 
 Shrinking averages areas; enlarging is cubic for images and linear for probabilities. Label maps are resized
 class by class, and each pixel gets the class with the largest share of it: no new value appears, borders lie
@@ -54,7 +55,7 @@ def prepare(voxels: Array, geometry: Geometry, preprocessing: Preprocessing) -> 
 
     Raises BadData if type or number of channels do not fit the plan.
     """
-    channels = _with_channels(voxels, preprocessing.channels)
+    channels = _with_channels(voxels, preprocessing.file_channels)
     size = _size_of(channels.shape[2:], geometry, preprocessing)
     ready = [_to_unit_range(channel, index, preprocessing) for index, channel in enumerate(channels)]
     dtype = np.dtype(preprocessing.store_dtype)
@@ -62,7 +63,16 @@ def prepare(voxels: Array, geometry: Geometry, preprocessing: Preprocessing) -> 
     for index, channel in enumerate(ready):
         for z, plane in enumerate(channel):
             prepared[z, index] = _stored(_resize(plane, size, cv2.INTER_CUBIC), dtype)
-    return prepared
+    return with_neighbours(prepared, preprocessing.neighbours)
+
+
+def with_neighbours(prepared: Array, count: int) -> Array:
+    """Turn (Z, C, h, w) into (Z, (2 * count + 1) * C, h, w): the ``count`` slices before each one, it, those behind."""
+    if not count:
+        return prepared
+    last = len(prepared) - 1
+    offsets = range(-count, count + 1)
+    return np.concatenate([prepared[np.clip(np.arange(last + 1) + by, 0, last)] for by in offsets], axis=1)
 
 
 def prepare_label(labels: Array, geometry: Geometry, preprocessing: Preprocessing) -> Array:

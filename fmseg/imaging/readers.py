@@ -14,7 +14,10 @@ from fmseg.errors import EnvironmentProblem, FmsegError
 from fmseg.imaging.case import Array, BadFile, Case, Geometry, is_grey
 from fmseg.imaging.readers_2d import ImageReader
 from fmseg.imaging.readers_dicom import DicomReader
+from fmseg.imaging.readers_npy import ArrayReader
+from fmseg.imaging.readers_video import VideoReader
 from fmseg.imaging.readers_volume import VolumeReader
+from fmseg.records.cases import is_bare_dicom
 from fmseg.records.dataset import CaseFiles
 from fmseg.registry import Registry
 
@@ -45,6 +48,8 @@ readers: Registry[Reader] = Registry("reader")
 readers.add("image", ImageReader())
 readers.add("volume", VolumeReader())
 readers.add("dicom", DicomReader())
+readers.add("npy", ArrayReader())
+readers.add("video", VideoReader())
 
 
 def read_case(files: CaseFiles, reader: str | None = None) -> Case:
@@ -75,11 +80,23 @@ def read_label(path: Path, reader: str | None = None) -> tuple[Array, Geometry]:
     if labels.dtype.kind in "iu":
         return labels, geometry
     whole = np.rint(labels)
-    if not np.array_equal(whole, labels):
-        wrong = labels[whole != labels].flat[0]
+    is_wrong = (whole != labels) | ~np.isfinite(labels)
+    if is_wrong.any():
+        wrong = labels[is_wrong].flat[0]
         mend = "Label maps hold whole numbers. Export it again without interpolation."
         raise BadFile(path, f"the label map holds the value {wrong:g}", mend)
     return whole.astype(np.int32), geometry
+
+
+def read_patient(files: CaseFiles, salt: bytes, reader: str | None = None) -> str:
+    """Return the salted hash of the patient that a case's DICOM header names; empty where no header does.
+
+    Raises BadFile if the file cannot be read.
+    """
+    known = _reader_for(files.images[0], reader)
+    if not isinstance(known, DicomReader):
+        return ""
+    return _decoded(files.images[0], lambda path: known.read_patient(path, salt))
 
 
 def write_label(labels: Array, geometry: Geometry, path: Path, reader: str | None = None) -> None:
@@ -94,6 +111,8 @@ def _reader_for(path: Path, name: str | None) -> Reader:
     for known in readers:
         if lower.endswith(readers[known].endings):
             return readers[known]
+    if is_bare_dicom(path):
+        return readers["dicom"]
     endings = ", ".join(ending for known in readers for ending in readers[known].endings)
     raise BadFile(path, "no reader knows this file ending", f"Convert it to one of: {endings}.")
 

@@ -35,6 +35,8 @@ class VolumeReader:
     def read(self, path: Path) -> tuple[Array, Geometry, tuple[str, ...]]:
         """Return voxels (C, Z, Y, X); a fourth axis, or RGB, becomes channels."""
         voxels, geometry = _read_nifti(path) if path.name.lower().endswith(NIFTI) else _read_itk(path)
+        if voxels.dtype.kind not in "biuf":
+            raise BadFile(path, f"its values are {voxels.dtype}", "Save real numbers, such as the magnitude.")
         return voxels, geometry, ()
 
     def read_label(self, path: Path) -> tuple[Array, Geometry]:

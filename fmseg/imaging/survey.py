@@ -12,11 +12,17 @@ import numpy as np
 
 from fmseg.imaging.alike import NEAR_BITS, ImageKeys, is_repeated
 from fmseg.imaging.looks import num_alike
-from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint, Severity
+from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint, Remedy, Severity
 
 MAX_NAMES = 5
+#: of an unlabelled set may be unreadable; more of them point to something else than bad files
+MAX_SKIPPED_SHARE = 0.05
+ALWAYS_SKIPPED = 10
 #: findings of one kind about single files of an unlabelled set
 MAX_ALIKE = 20
+MIXED = "A network sees one kind of image; what only some have is no sign of anything."
+ONE_NUMBER = "A network has one number of channels."
+OTHER_VALUES = "Its grey values mean something else."
 NUMBER = re.compile(r"\d[\d.,]*")
 
 
@@ -39,18 +45,21 @@ class Colours:
         num_grey, num_coloured = self._counts["grey"], self._counts["coloured"]
         if used == 1 and num_coloured:
             problem = f"{self._told('coloured')}, {num_grey} are grey"
-            yield finding("warning", "imagesTr", problem, "Nothing to do: only their brightness is used.")
+            mend = "Nothing to do: only their brightness is used."
+            yield finding("warning", "imagesTr", problem, mend, MIXED)
         if used == 3 and declared == 1:
-            problem = (
-                f"'channel_names' has one channel, but {num_coloured} images are coloured; three channels are used"
-            )
-            yield finding("warning", "dataset.json", problem, 'Write {"0": "red", "1": "green", "2": "blue"}.')
+            problem = f"'channel_names' has one channel, but {self._told('coloured')}; three channels are used"
+            mend = 'Write {"0": "red", "1": "green", "2": "blue"}.'
+            yield finding("warning", "dataset.json", problem, mend, "The declaration says something else.")
         elif used == 3 and num_grey:
             problem = f"{self._told('grey')}, {num_coloured} are coloured"
-            yield finding("note", "imagesTr", problem, "Nothing to do: grey is used as three equal channels.")
+            mend = "Nothing to do: grey is used as three equal channels."
+            yield finding("note", "imagesTr", problem, mend, MIXED)
 
     def _told(self, kind: str) -> str:
-        return f"{self._counts[kind]} images are {kind} ({listed(self._names[kind], self._counts[kind])})"
+        number = self._counts[kind]
+        names = listed(self._names[kind], number)
+        return f"{number} {'image is' if number == 1 else 'images are'} {kind} ({names})"
 
 
 def odd_kind(fact: CaseFacts, declared: int, measured: Fingerprint) -> Iterator[Finding]:
@@ -58,11 +67,19 @@ def odd_kind(fact: CaseFacts, declared: int, measured: Fingerprint) -> Iterator[
     if not fact.shape[0]:
         return
     if fact.channels != declared and not {fact.channels, declared} <= {1, 3}:
-        problem = f"it has {fact.channels} channels, dataset.json declares {declared}"
-        yield finding("error", fact.case, problem, "Give one file per channel, or correct 'channel_names'.")
+        has = f"{fact.channels} {'channel' if fact.channels == 1 else 'channels'}"
+        problem = f"it has {has}, dataset.json declares {declared}"
+        mend = "Give one file per channel, or correct 'channel_names'."
+        yield finding("error", fact.case, problem, mend, ONE_NUMBER, [fact.case], "leave_out")
     if fact.dtype != measured.dtype == "uint8":
         problem = f"its values are {fact.dtype}, those of most images uint8"
-        yield finding("error", fact.case, problem, "Save it with 8 bits per channel, as the others.")
+        mend = "Save it with 8 bits per channel, as the others."
+        yield finding("error", fact.case, problem, mend, OTHER_VALUES, [fact.case], "leave_out")
+
+
+def is_too_many(num_bad: int, num_cases: int) -> bool:
+    """Return whether too many images of an unlabelled set cannot be used to go on without them."""
+    return num_bad > max(ALWAYS_SKIPPED, MAX_SKIPPED_SHARE * num_cases)
 
 
 def summed_up(findings: Iterable[Finding], where: Path) -> Iterator[Finding]:
@@ -76,7 +93,8 @@ def summed_up(findings: Iterable[Finding], where: Path) -> Iterator[Finding]:
     for kind, count in counts.items():
         if count > MAX_ALIKE:
             problem = f"{count - MAX_ALIKE} more files are like those listed: {kind}"
-            yield finding("warning", where, problem, "Mend them alike; cases.jsonl lists all of them.")
+            mend = "Mend them alike; cases.jsonl lists all of them."
+            yield finding("warning", where, problem, mend, "They are not told one by one.")
 
 
 def repetitions(keys: ImageKeys, where: Path) -> Iterator[Finding]:
@@ -84,12 +102,13 @@ def repetitions(keys: ImageKeys, where: Path) -> Iterator[Finding]:
     repeated = is_repeated(keys.content)
     if repeated.any():
         problem = f"{repeated.sum():,} of {len(repeated):,} images are equal to another one"
-        yield finding("note", where, problem, "Nothing to do: each is pretrained on once.")
+        mend = "Nothing to do: each is pretrained on once."
+        yield finding("note", where, problem, mend, "Copies teach nothing new.")
     num_near = num_alike(keys.looks[np.logical_and(~repeated, keys.looks > 0)], NEAR_BITS)
     if num_near:
         problem = f"{num_near:,} of {len(repeated):,} images look nearly like another one"
         mend = "Those of one patient are thinned in pretraining. If there are many others, look for copies."
-        yield finding("note", where, problem, mend)
+        yield finding("note", where, problem, mend, "Images that are nearly alike teach little that is new.")
 
 
 def listed(names: Sequence[str], count: int | None = None) -> str:
@@ -98,6 +117,22 @@ def listed(names: Sequence[str], count: int | None = None) -> str:
     return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def finding(severity: Severity, where: str | Path, problem: str, mend: str) -> Finding:
+def finding(
+    severity: Severity,
+    where: str | Path,
+    problem: str,
+    mend: str,
+    why: str,
+    cases: Sequence[str] = (),
+    remedy: Remedy = "",
+) -> Finding:
     """Return a finding; ``where`` may be a path."""
-    return Finding(severity=severity, where=str(where), problem=problem, mend=mend)
+    return Finding(
+        severity=severity,
+        where=str(where),
+        problem=problem,
+        mend=mend,
+        why=why,
+        cases=tuple(cases),
+        remedy=remedy,
+    )

@@ -88,15 +88,17 @@ def share_of_draws_better(
     one: np.ndarray, other: np.ndarray, targets: np.ndarray, scheme: ClassScheme, patients: Sequence[str]
 ) -> float:
     """Return the share of patient draws in which ``one`` has the higher macro F1. one, other: probabilities (N, K)."""
-    names, owner = np.unique(np.asarray(patients), return_inverse=True)
     draws, truth = draw_patients(patients), targets > 0.5
-    assert draws.shape[1] == len(names)
-    found = []
-    for probabilities in (one, other):
-        sums = (_by_patient(each, owner) for each in _outcomes(truth, decide(probabilities, scheme)))
-        f1, _ = _f1_and_recall(*(draws @ each for each in sums), is_exclusive=True)
-        found.append(_mean_over_classes(f1))
-    return float(np.mean(found[0] > found[1]))
+    first, second = (macro_f1_of_draws(truth, decide(each, scheme), patients, draws) for each in (one, other))
+    return float(np.mean(first > second))
+
+
+def macro_f1_of_draws(truth: np.ndarray, decided: np.ndarray, patients: Sequence[str], draws: np.ndarray) -> np.ndarray:
+    """Return the macro F1 for each draw of the patients: (D,). truth, decided: (N, K) bool. draws: (D, P)."""
+    _, owner = np.unique(np.asarray(patients), return_inverse=True)
+    sums = (_by_patient(each, owner) for each in _outcomes(truth, decided))
+    f1, _ = _f1_and_recall(*(draws @ each for each in sums), is_exclusive=True)
+    return _mean_over_classes(f1)
 
 
 def rankings(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fmseg.imaging.case import Case
 from fmseg.imaging.decode import decide, shown_classes
-from fmseg.imaging.prepare import centred, to_network
+from fmseg.imaging.prepare import centred, prepare, to_network
 from fmseg.inference.calibration import tempered
 from fmseg.inference.cases import CasePipeline, Failure
 from fmseg.inference.members import Member, classes_of, need_one_plan
@@ -45,7 +45,7 @@ class ClassPredictor:
     """An ensemble of trained classifiers that share one preparation."""
 
     def __init__(self, members: Sequence[Member], *, temperature: float = 1.0, mirror: bool = True) -> None:
-        need_one_plan(members)
+        need_one_plan([member.config for member in members])
         self.members = tuple(members)
         self.temperature = temperature
         self.mirror = mirror
@@ -66,6 +66,10 @@ class ClassPredictor:
         """Judge raw cases; yield what ``finish`` makes of each, or why it could not be."""
         pipeline = CasePipeline(self.plans, self.predict_prepared, self.batch_size, bytes_per_pixel=0)
         return pipeline.run(cases, lambda prepared, verdict: finish(prepared.files, prepared.case, verdict))
+
+    def predict_case(self, case: Case) -> Verdict:
+        """Judge one case that is in memory. Raises BadData if it does not fit the plan."""
+        return self.predict_prepared([prepare(case.voxels, case.geometry, self.plans.preprocessing)])[0]
 
     def _together(self, each: np.ndarray) -> Verdict:
         weights = np.array([member.weight for member in self.members])

@@ -47,14 +47,18 @@ def pretraining_exposure(workspace: Workspace, starts: Iterable[Initialisation])
     if not wanted:
         return Exposure()
     try:
-        folders = {card.weights_sha256: folder for folder, card in find_foundations(workspace.foundations())}
+        found = find_foundations(workspace.foundations())
     except FmsegError as error:  # a damaged card of any checkpoint: predicting needs none of them
         return Exposure(unknown=(str(error),))
+    folders = {card.weights_sha256: folder for folder, card in found}
+    foreign = {card.weights_sha256 for _, card in found if any(card.foreign)}
     there = {sha256: folders[sha256] for sha256 in wanted if sha256 in folders and (folders[sha256] / SEEN).exists()}
     unknown = tuple(
-        f"the list of the images that {name} has seen is no longer in {workspace.foundations()}"
+        f"what images the weights of others have seen that {name} was made from"
+        if sha256 in foreign
+        else f"the list of the images that {name} has seen is no longer in {workspace.foundations()}"
         for sha256, name in wanted.items()
-        if sha256 not in there
+        if sha256 not in there or sha256 in foreign
     )
     return Exposure(_union(read_seen(folder) for folder in there.values()), unknown=unknown)
 

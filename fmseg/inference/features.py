@@ -50,7 +50,7 @@ def _features(vit: ViT, image: Tensor) -> Tensor:
     patch = vit.architecture.patch_size
     image = F.pad(image, (0, -image.shape[-1] % patch, 0, -image.shape[-2] % patch))
     tokens = vit(image)  # (B, P + N, D)
-    return torch.cat([tokens[:, 0], tokens[:, vit.num_prefix_tokens :].mean(dim=1)], dim=1).float()
+    return torch.cat([vit.summary(tokens), tokens[:, vit.num_prefix_tokens :].mean(dim=1)], dim=1).float()
 
 
 def normalised(batch: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -1,6 +1,7 @@
 """A folder of new images as cases: channels grouped, each with the file that its prediction goes to."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,10 +9,15 @@ from pathlib import Path
 
 from fmseg.errors import UsageError
 from fmseg.files import natural_key
+from fmseg.records.cases import is_image_file, odd_entries
 from fmseg.records.dataset import IMAGE_ENDINGS, CaseFiles, group_channels, strip_ending, visible_files
 
-#: endings that cannot hold label maps: JPEG changes values, DICOM is not written -> what is written instead
-LOSSLESS_ENDING = {".jpg": ".png", ".jpeg": ".png", ".dcm": ".nii.gz", ".dicom": ".nii.gz"}
+#: endings that cannot hold label maps: JPEG and video change values, DICOM, which may have no ending, is not written
+#: -> what is written instead
+LOSSLESS_ENDING = {
+    **dict.fromkeys((".jpg", ".jpeg"), ".png"),
+    **dict.fromkeys((".dcm", ".dicom", "", ".mp4", ".avi"), ".nii.gz"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +40,33 @@ def find_inputs(place: Path, target: Callable[[CaseFiles], str] = output_name) -
 
     All endings may be mixed. ``a_0000.png`` is channel 0 of case ``a``; numbers that do not count from 0
     without a gap are no channels but part of the name. target: where a case's prediction goes, in words; of two
-    that go to one place neither is predicted. Raises UsageError if there is no image.
+    that go to one place, where names that differ in case or accents are one, neither is predicted. Raises
+    UsageError if there is no image.
     """
     if not place.exists():
         raise UsageError(f"{place}: there is no such folder. Type the folder of the images after -i.")
     files = [place] if place.is_file() else visible_files(place)
-    images = [path for path in files if path.name.lower().endswith(IMAGE_ENDINGS)]
+    images = [path for path in files if is_image_file(path)]
     if not images:
         below = "" if place.is_file() or not any(path.is_dir() for path in place.iterdir()) else " (it has subfolders)"
         raise UsageError(f"{place}: there is no image in it{below}. Images end in {', '.join(IMAGE_ENDINGS)}.")
     groups = [case for ending in sorted({_ending(path) for path in images}) for case in _grouped(images, ending)]
-    outputs = Counter(map(target, groups))
-    cases, refused = [], []
+    outputs = Counter(_folded(target(case)) for case in groups)
+    cases: list[CaseFiles] = []
+    refused = [] if place.is_file() else [(name, f"{problem}.") for name, problem in odd_entries(place)]
     for case in sorted(groups, key=lambda case: natural_key(case.name)):
-        if outputs[target(case)] == 1:
+        count = outputs[_folded(target(case))]
+        if count == 1:
             cases.append(case)
         else:
-            problem = f"{outputs[target(case)]} cases would be written to {target(case)}. Rename one of them."
+            problem = f"{count} cases would be written to {target(case)}. Rename one of them."
             refused += [(path.name, problem) for path in case.images]
     return Inputs(tuple(cases), tuple(refused))
+
+
+def _folded(name: str) -> str:
+    """Return a name as file systems see it that know no case, or write accents in one way."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _grouped(images: Sequence[Path], ending: str) -> list[CaseFiles]:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from fmseg.errors import BadData, NotReady
 from fmseg.inference.sliding import Sliding
 from fmseg.networks.build import build_network
+from fmseg.networks.heads import NearestHead
+from fmseg.networks.tensors import read_tensors
+from fmseg.networks.weights import need_weights_for
 from fmseg.records.labels import ClassScheme, LabelScheme, OutputScheme
 from fmseg.records.run import RunConfig
 from fmseg.registry import load_plugins
@@ -99,6 +102,8 @@ def load_members(runs: Sequence[tuple[Path, float]], device: torch.device) -> li
         load_plugins(config.plugins)
         scheme = outputs_of(config)
         key = f"{config.recipe.digest()} {config.architecture.digest()} {scheme.num_outputs}"
+        if config.recipe.network == "vit":
+            need_weights_for(config.architecture, folder / WEIGHTS)
         if key not in built:
             built[key] = build_network(config.recipe, config.architecture, scheme)
         # copied, since drawing random weights takes seconds, and folds of a recipe differ in nothing else
@@ -110,28 +115,30 @@ def load_members(runs: Sequence[tuple[Path, float]], device: torch.device) -> li
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Copy a safetensors file into a model, exactly. Raises BadData naming the file and the first wrong tensor."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BadData(f"{path}: this is no whole safetensors file ({error}). Train or import it again.") from error
+    tensors = read_tensors(path, must_be_finite=False)
+    make_room(model, tensors)
     _check_tensors(tensors, model.state_dict(), path)
     model.load_state_dict(tensors)
 
 
-def need_one_plan(members: Sequence[Member]) -> None:
-    """Check that all members see the same prepared images and give the same outputs. Raises BadData if not."""
-    first = members[0].config
-    for member in members[1:]:
+def make_room(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give those parts of a model the sizes of tensors that are about to be loaded whose sizes depend on the data."""
+    for name, module in model.named_modules():
+        if isinstance(module, NearestHead):
+            module.make_room(tensors, f"{name}.")
+
+
+def need_one_plan(configs: Sequence[RunConfig]) -> None:
+    """Check that all runs see the same prepared images and give the same outputs. Raises BadData if not."""
+    first = configs[0]
+    for config in configs[1:]:
         for name, one, other in (
-            ("preprocessing", first.plans.preprocessing, member.config.plans.preprocessing),
-            ("labels", first.plans.labels, member.config.plans.labels),
+            ("preprocessing", first.plans.preprocessing, config.plans.preprocessing),
+            ("labels", first.plans.labels, config.plans.labels),
         ):
             if one != other:
                 raise BadData(
-                    f"The models {first.recipe.name} and {member.config.recipe.name} of {first.plans.dataset} were "
+                    f"The models {first.recipe.name} and {config.recipe.name} of {first.plans.dataset} were "
                     f"trained under different plans ({name}), so they cannot be averaged. Train one of them again."
                 )
 

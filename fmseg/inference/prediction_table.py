@@ -14,7 +14,7 @@ from fmseg.files import append_lines, natural_key, read_lines, write_bytes
 from fmseg.inference.classes import Verdict
 from fmseg.records.labels import SEPARATOR, LabelScheme
 from fmseg.records.seen import Seen, Sight
-from fmseg.records.tables import readable_table
+from fmseg.records.tables import read_rows
 
 FIXED = ("case", "file", "confidence", "disagreement")
 #: begins the names of the columns of probabilities
@@ -107,10 +107,10 @@ def read_seen_of(path: Path, cases: Sequence[str]) -> Seen | None:
     """Count what a table of predictions says about cases; None if it is not there or says nothing of it."""
     if not path.exists():
         return None
-    with readable_table(path, ()) as reader:
-        if not {"case", SEEN} <= set(reader.fieldnames or []):
-            return None
-        found = {row["case"]: row[SEEN] for row in reader}
+    rows = [row for _, row in read_rows(path, ())]
+    if not rows or not {"case", SEEN} <= set(rows[0]):
+        return None
+    found = {row["case"]: row[SEEN] for row in rows}
     known = get_args(Sight)
     return Seen.of(cast(Sight, cell) if (cell := found.get(case)) in known else "unknown" for case in cases)
 

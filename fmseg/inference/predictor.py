@@ -9,7 +9,7 @@ import torch
 
 from fmseg.imaging.case import Case
 from fmseg.imaging.decode import labels_from_probabilities
-from fmseg.imaging.prepare import restore, to_network
+from fmseg.imaging.prepare import prepare, restore, to_network
 from fmseg.inference.cases import CasePipeline, Failure, PreparedCase
 from fmseg.inference.ensemble import confidence, disagreement, weighted_mean
 from fmseg.inference.members import Member, need_one_plan
@@ -50,7 +50,7 @@ class Predictor:
     """An ensemble of trained networks that share one preparation."""
 
     def __init__(self, members: Sequence[Member], *, clean_up: Sequence[CleanUp] = (), mirror: bool = True) -> None:
-        need_one_plan(members)
+        need_one_plan([member.config for member in members])
         self.members = tuple(members)
         self.clean_up = tuple(clean_up)
         self.mirror = mirror
@@ -82,6 +82,12 @@ class Predictor:
             self.plans, self.predict_prepared, self.batch_size, bytes_per_pixel=4 * self.scheme.num_outputs
         )
         return pipeline.run(cases, lambda prepared, answer: finish(self._restored(prepared, answer)))
+
+    def predict_case(self, case: Case) -> Prediction:
+        """Predict one case that is in memory. Raises BadData if it does not fit the plan."""
+        images = prepare(case.voxels, case.geometry, self.plans.preprocessing)
+        prepared = PreparedCase(CaseFiles(case.name, (), None), case, images)
+        return self._restored(prepared, self.predict_prepared([images])[0])
 
     def _together(self, maps: Sequence[np.ndarray]) -> PreparedAnswer:
         mean = weighted_mean(maps, [member.weight for member in self.members])

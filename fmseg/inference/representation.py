@@ -36,16 +36,17 @@ def sampled_tokens(vit: ViT, images: Iterable[np.ndarray], moments: Moments) -> 
     for image in images:
         tokens = vit.eval()(prepared(vit, image, moments))[0].float().cpu()
         own = tokens[vit.num_prefix_tokens :]
-        cls.append(tokens[0])
+        cls.append(vit.summary(tokens[None])[0])
         patches.append(own[spread_indices(len(own), PATCHES_PER_IMAGE)])
     return torch.stack(cls).numpy(), torch.cat(patches).numpy()
 
 
 @torch.no_grad()
-def look_closely(vit: ViT, image: np.ndarray, moments: Moments, long_side: int) -> tuple[np.ndarray, np.ndarray]:
+def look_closely(vit: ViT, image: np.ndarray, moments: Moments, long_side: int) -> tuple[np.ndarray | None, np.ndarray]:
     """Return the attention of CLS in the last block (A, h, w), and the patch tokens (h, w, D).
 
-    A head's attention sums to 1 together with that to the tokens that are no patch.
+    A head's attention sums to 1 together with that to the tokens that are no patch. It is None for a ViT without CLS,
+    or whose attention depends on positions.
 
     image: stored (C, H, W); it goes through enlarged, so that its longer side has about ``long_side`` patches. The
     attention's weights exist nowhere else: they are computed here from the block's queries and keys.
@@ -60,13 +61,13 @@ def look_closely(vit: ViT, image: np.ndarray, moments: Moments, long_side: int) 
         handle.remove()
     patch = vit.architecture.patch_size
     grid = (grown.shape[-2] // patch, grown.shape[-1] // patch)
+    features = tokens[vit.num_prefix_tokens :].unflatten(0, grid).cpu().numpy()
+    if vit.cls_token is None or vit.architecture.relation != "none":
+        return None, features
     query, key, _ = caught[0].reshape(len(tokens), 3, attention.num_heads, -1).float().permute(1, 2, 0, 3)
     scores = query[:, :1] @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (A, 1, P + N)
     weights = scores.softmax(-1)[:, 0, vit.num_prefix_tokens :]
-    return (
-        weights.unflatten(1, grid).cpu().numpy(),
-        tokens[vit.num_prefix_tokens :].unflatten(0, grid).cpu().numpy(),
-    )
+    return weights.unflatten(1, grid).cpu().numpy(), features
 
 
 def prepared(vit: ViT, image: np.ndarray, moments: Moments, long_side: int | None = None) -> Tensor:

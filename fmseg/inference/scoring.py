@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from fmseg.imaging.metrics import EMPTY_RULE, dice_of_counts
-from fmseg.records.scores import CaseScore, ClassScore, Interval, Scores
+from fmseg.records.scores import BACKGROUND, CaseScore, ClassScore, Interval, Scores
 
 logger = logging.getLogger(__name__)
 
 NUM_DRAWS = 1000
 SEED = 12345
-MEASURES = ("dice", "iou", "hd95", "nsd")
+MEASURES = ("dice", "iou", "hd95", "assd", "nsd")
 #: in the unit of the distances: what a careful person misses an outline by
 NSD_TOLERANCE = 2.0
 
@@ -45,15 +45,16 @@ def score(cases: Sequence[CaseScore], *, distance_unit: str, nsd_tolerance: floa
             mean[name] = found
     dice = dice_table(cases)
     foreground = mean_over_classes(column_means(dice, patients))
-    pooled, with_background = _pooled_dice(cases, names)
+    pooled = _pooled_dice(cases, names)
     if not mean:
         logger.warning("No class is present or predicted in any of the %d cases: nothing could go wrong.", len(cases))
     return Scores(
         cases=tuple(cases),
         mean=mean,
         foreground_dice=interval(float(foreground), mean_over_classes(column_means(dice, patients, draws))),
-        pooled_foreground_dice=pooled,
-        pooled_dice_with_background=with_background,
+        pooled_foreground_dice=float(mean_over_classes(np.array([pooled[name] for name in names]))),
+        pooled_dice_with_background=float(mean_over_classes(np.array(list(pooled.values())))),
+        pooled_dice={name: value for name, value in pooled.items() if not np.isnan(value)},
         distance_unit=distance_unit,
         nsd_tolerance=nsd_tolerance,
         empty_rule=EMPTY_RULE,
@@ -110,14 +111,13 @@ def measure_table(cases: Sequence[CaseScore], name: str) -> np.ndarray:
     return np.array(values, dtype=float)  # None becomes NaN
 
 
-def _pooled_dice(cases: Sequence[CaseScore], names: Sequence[str]) -> tuple[float, float]:
-    """Return Dice of the counts summed over the cases: mean over the classes, without and with background."""
+def _pooled_dice(cases: Sequence[CaseScore], names: Sequence[str]) -> dict[str, float]:
+    """Return Dice of the counts summed over the cases, of each class and the background; NaN where both are empty."""
     counts = np.array([[_counts(case.classes[name]) for name in names] for case in cases], dtype=np.int64).sum(axis=0)
-    foreground = dice_of_counts(counts)
     background = np.array([case.background for case in cases if case.background is not None], dtype=np.int64)
     assert len(background) == len(cases), "the background was not counted"
-    everything = np.append(foreground, dice_of_counts(background.sum(axis=0)))
-    return float(mean_over_classes(foreground)), float(mean_over_classes(everything))
+    found = dice_of_counts(np.vstack([counts, background.sum(axis=0)]))
+    return dict(zip((*names, BACKGROUND), found.tolist(), strict=True))
 
 
 def _counts(score: ClassScore) -> tuple[int, int, int]:

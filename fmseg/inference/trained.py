@@ -5,13 +5,15 @@ A dataset's results hold one folder per recipe, ``<recipe>__<plans>``, with one 
 
 import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fmseg.errors import NotReady
+from fmseg.errors import NotReady, UsageError
+from fmseg.inference.members import need_one_plan
 from fmseg.records.run import RunConfig, RunFolder
 from fmseg.records.selection import CleanUp, Selection
-from fmseg.workspace import dataset_id
+from fmseg.workspace import DATASET_NAME, Workspace, dataset_id
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,36 @@ def chosen_runs(results: Path) -> Chosen:
         folds = [recipes[0] / "fold_all"]  # has seen every case that the others have
     because = f"there is no {SELECTION}, so the finished runs of {recipes[0].name}: {', '.join(f.name for f in folds)}"
     return Chosen(tuple((folder, 1.0) for folder in folds), (), 1.0, None, because)
+
+
+def trained_results(workspace: Workspace, dataset: str | None) -> Path:
+    """Return the results of a dataset (number, name or part of it), or of the only one that has any.
+
+    Raises NotReady if nothing is trained, UsageError if several are.
+    """
+    if dataset is not None:
+        # an imported model has results but no data, so names are looked up among the results too
+        known = {*workspace.dataset_names(), *replace(workspace, raw=workspace.results).dataset_names()}
+        return workspace.results_of(workspace.dataset_name(dataset, sorted(known)))
+    folders = sorted(workspace.results.glob("Dataset*")) if workspace.results.is_dir() else []
+    trained = [path for path in folders if DATASET_NAME.fullmatch(path.name) and trained_recipes(path)]
+    if not trained:
+        raise NotReady(f"{workspace.results} holds no trained model yet. Train one with: fmseg train 501")
+    if len(trained) > 1:
+        names = ", ".join(path.name for path in trained)
+        raise UsageError(f"Several datasets are trained ({names}). Say whose models are meant, as in -d 501.")
+    return trained[0]
+
+
+def check_chosen(chosen: Chosen, configs: Sequence[RunConfig]) -> None:
+    """Check that the runs are those that ``find_best`` saw, under one plan. Raises NotReady, BadData."""
+    if chosen.plans_digest is not None and {config.plans.digest() for config in configs} != {chosen.plans_digest}:
+        folder = chosen.runs[0][0].parents[1]
+        raise NotReady(
+            f"{folder}: models were trained again under another plan since find_best chose. "
+            f"Choose anew with: fmseg find_best {folder.name}"
+        )
+    need_one_plan(configs)
 
 
 def training_command(runs: Path, fold: int) -> str:

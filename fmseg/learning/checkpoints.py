@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fmseg.errors import BadData, BadRecord, FmsegError
 from fmseg.files import read_json, sha256, sha256_file, write_json, writing
+from fmseg.networks.tensors import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,6 @@ def save_checkpoint(
 
 def load_checkpoint(folder: Path, name: str) -> Loaded:
     """Return step, tensors (on the CPU) and values. Raises BadData naming the file if it is damaged."""
-    from safetensors.torch import load_file
-
     path = folder / f"{name}.json"
     tensor_path = folder / f"{name}.safetensors"
     content = read_json(path)
@@ -69,7 +68,7 @@ def load_checkpoint(folder: Path, name: str) -> Loaded:
         raise BadData(f"{tensor_path}: there is no such file, though {path.name} names it.")
     if sha256_file(tensor_path) != content["tensors"]:
         raise BadData(f"{tensor_path}: its content does not fit its checksum.")
-    tensors = load_file(tensor_path)
+    tensors = read_tensors(tensor_path, must_be_finite=False)  # they were when they were saved
     tensors |= {alias: tensors[original] for alias, original in content["aliases"].items()}
     return content["step"], tensors, content["values"]
 

@@ -72,12 +72,16 @@ def fit(
 ) -> int:
     """Train until ``options.iterations`` steps are done, from the run's last checkpoint on; return their number.
 
+    It is lower if ``options.should_end`` says so.
+
     batches: from a step on, this rank's micro-batches, ``accumulation`` a step.
     set_step: writes a step's learning rate and the like into the optimizer, and returns what to log of it.
     Raises Interrupted after a signal and a checkpoint, BadData if no checkpoint can be read, FmsegError if
     training diverges.
     """
     loop = _Loop(task, optimizer, set_step, run, runtime, options)
+    if loop.should_end():
+        return loop.start
     stream = batches(loop.start)
     todo = range(loop.start, options.iterations)
     with (
@@ -93,7 +97,8 @@ def fit(
                     loop.interrupt(step, stop.signal_number)
                 raise
             loop.update(step, micro_batches)
-            loop.finish_step(step + 1, hooks, stop)
+            if loop.finish_step(step + 1, hooks, stop):
+                return step + 1
     return options.iterations
 
 
@@ -163,8 +168,12 @@ class _Loop:
         self.task.after_step(step)
         self.pace.step()
 
-    def finish_step(self, done: int, hooks: Sequence[Hook], stop: StopRequest) -> None:
-        """Log, call hooks, save and stop, each if it is due after ``done`` steps."""
+    def should_end(self) -> bool:
+        """Return whether rank 0 says that the run has come to its end early."""
+        return bool(self.runtime.highest([int(self.runtime.is_main and self.options.should_end())])[0])
+
+    def finish_step(self, done: int, hooks: Sequence[Hook], stop: StopRequest) -> bool:
+        """Log, call hooks, save and stop, each if it is due after ``done`` steps; return whether this was the last."""
         is_end = done == self.options.iterations
         if is_end or done % self.options.log_every == 0:
             self.journal.flush(done, self.schedule)
@@ -173,6 +182,8 @@ class _Loop:
                 if is_end or done % hook.every == 0:
                     self.journal.log(done, hook.call(done))
                     self.module.train()
+            if not is_end and any(done % hook.every == 0 for hook in hooks):
+                is_end = self.should_end()
             every = self.options.checkpoint_every
             is_time = time.monotonic() - self.saved_time > 60 * self.options.checkpoint_minutes
             is_due = is_end or is_time or (every is not None and done % every == 0)
@@ -182,6 +193,7 @@ class _Loop:
                 self.interrupt(done, signal_number)
             if must_save:
                 self.save(done)
+        return is_end
 
     def save(self, done: int) -> None:
         """Write a checkpoint, unless this one is there."""

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from fmseg.learning.parallel import whole
 
 #: parts of a name that belong to what comes before the first block
-STEM = {"patch_embed", "pos_embed", "cls_token", "mask_token", "reg_token", "register_tokens"}
+STEM = {"patch_embed", "pos_embed", "cls_token", "mask_token", "reg_token", "register_tokens", "norm_pre"}
 #: parts of a name that belong to the weight-normed prototypes of a DINO head
 PROTOTYPES = {"last_layer", "prototypes"}
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
@@ -76,6 +76,14 @@ def adamw(groups: list[dict[str, Any]], *, betas: tuple[float, float] = (0.9, 0.
     the host knowing.
     """
     return torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0, betas=betas, fused=True)
+
+
+def sgd(groups: list[dict[str, Any]], *, momentum: float) -> torch.optim.SGD:
+    """Return SGD with Nesterov's momentum over ``groups``; learning rate and weight decay come from ``set_step``.
+
+    Not torch's fused kernel: where that leaves out a first step, it leaves momentum behind that nobody has written.
+    """
+    return torch.optim.SGD(groups, lr=0.0, weight_decay=0.0, momentum=momentum, nesterov=momentum > 0)
 
 
 def set_step(

@@ -22,6 +22,8 @@ class FitOptions:
     checkpoint_minutes: float = 10.0
     #: steps between two checkpoints, besides those by the clock
     checkpoint_every: int | None = None
+    #: asked after each hook: whether to end before ``iterations``; of rank 0, a function of the run's folder
+    should_end: Callable[[], bool] = lambda: False
     #: cuts a batch into equal parts where memory is short; returns None if it cannot
     split: Callable[[Batch, int], list[Batch] | None] = split_evenly
     #: drops what an unfinished step has left in the task

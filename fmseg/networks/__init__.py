@@ -1,3 +1,4 @@
-"""ViT, backbone, decoders, weights."""
+"""ViT, backbone, decoders, whole networks, weights."""
 
-from fmseg.networks import linear, upernet  # noqa: F401  they enter themselves into the registry of decoders
+# they enter themselves into the registries of decoders, heads and networks
+from fmseg.networks import cnn, heads, linear, multiresunet, unet, unetr, upernet  # noqa: F401

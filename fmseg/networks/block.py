@@ -8,6 +8,7 @@ Legend: B images, n tokens an image, T tokens of all views, D width.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,17 +17,22 @@ from torch.nn import functional as F
 
 from fmseg.networks.attention import attend
 from fmseg.networks.lean import gelu_linear, is_gelu, matmul_dtype, norm_linear
+from fmseg.networks.relations import Place
 
 Shape = tuple[int, int]
 Branch = Callable[[Tensor, Sequence[Shape]], Tensor]
-Layer = Branch
+Layer = Callable[[Tensor, Sequence[Shape], Sequence[Place]], Tensor]
 
 
 class Block(nn.Module):
-    """A layer with the modules, and so the parameter names, of timm's."""
+    """A layer with the modules, and so the parameter names, of timm's.
 
-    def __init__(self, timms: Any) -> None:
+    relation: attention that knows where tokens lie (``relations.py``); None for the plain one.
+    """
+
+    def __init__(self, timms: Any, relation: nn.Module | None = None) -> None:
         super().__init__()
+        self.relation = relation
         self.norm1, self.attn, self.ls1 = timms.norm1, timms.attn, timms.ls1
         self.norm2, self.mlp, self.ls2 = timms.norm2, timms.mlp, timms.ls2
         self._compiled: Layer | None = None
@@ -38,23 +44,36 @@ class Block(nn.Module):
 
     def set_compiled(self, backend: str) -> None:
         """Have ``forward`` compiled when it is asked to be: anew for each set of shapes, so for few of them."""
-        self._compiled = torch.compile(self._layer, backend=backend, dynamic=False)
+        if self.relation is None:
+            self._compiled = torch.compile(self._layer, backend=backend, dynamic=False)
 
-    def forward(self, tokens: Tensor, shapes: Sequence[Shape], *, compiled: bool = False) -> Tensor:
-        """Return the tokens (T, D) after this layer. shapes: (images, tokens per image) of each size of view.
+    def forward(
+        self, tokens: Tensor, shapes: Sequence[Shape], places: Sequence[Place] = (), *, compiled: bool = False
+    ) -> Tensor:
+        """Return the tokens (T, D) after this layer.
 
+        shapes: (images, tokens per image) of each size of view; places: where its tokens lie, for a ``relation``.
         compiled: by ``set_compiled``, if that was called. What gathers shards before this call, or drops them after it,
         is outside of what is compiled.
         """
         layer = self._compiled if compiled and self._compiled is not None else self._layer
-        return layer(tokens, shapes)
+        return layer(tokens, shapes, places)
 
-    def _layer(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
-        tokens = self._add(self._attention, tokens, shapes)
+    def _layer(self, tokens: Tensor, shapes: Sequence[Shape], places: Sequence[Place]) -> Tensor:
+        tokens = self._add(partial(self._attention, places=places), tokens, shapes)
         return self._add(self._mlp, tokens, shapes)
 
-    def _attention(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
-        mixed = attend(self._normed_linear(self.norm1, self.attn.qkv, tokens), list(shapes), self.attn.num_heads)
+    def _attention(self, tokens: Tensor, shapes: Sequence[Shape], places: Sequence[Place]) -> Tensor:
+        qkv = self._normed_linear(self.norm1, self.attn.qkv, tokens)
+        if self.relation is None:
+            mixed = attend(qkv, list(shapes), self.attn.num_heads)
+        else:
+            parts = qkv.split([count * length for count, length in shapes])
+            found = zip(parts, shapes, places, strict=True)
+            bias = self.attn.qkv.bias
+            mixed = torch.cat(
+                [self.relation(qkv.unflatten(0, s), place, bias).flatten(0, 1) for qkv, s, place in found]
+            )
         return _scaled_linear(self.attn.proj, self.ls1, mixed)
 
     def _mlp(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
@@ -72,7 +91,7 @@ class Block(nn.Module):
         return self.training and torch.is_grad_enabled() and matmul_dtype(tokens) != torch.float16
 
     def _normed_linear(self, norm: nn.Module, linear: nn.Linear, tokens: Tensor) -> Tensor:
-        if self._is_lean(tokens) and isinstance(norm, nn.LayerNorm):
+        if self._is_lean(tokens) and isinstance(norm, nn.LayerNorm) and type(linear) is nn.Linear:
             return norm_linear(tokens, norm, linear)
         return linear(norm(tokens))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fmseg.networks.segmenter import NetworkFactory
 from fmseg.networks.vit import ViT
 from fmseg.records.plans import Architecture
 from fmseg.records.recipe import Recipe
@@ -20,13 +21,21 @@ from fmseg.registry import Registry
 
 
 class HeadFactory(Protocol):
-    """A class or function that builds a head: features (B, F) in, logits (B, K) out."""
+    """A class or function that builds a head: features (B, F) in, logits (B, K) out.
+
+    One with a true attribute ``sees_tokens`` gets all tokens (B, P + N, D) of the last block instead.
+    """
 
     def __call__(self, inputs: int, num_outputs: int, *, dropout: float) -> nn.Module:
-        """Build a head. dropout: share of the features that it does not see in a training step."""
+        """Build a head for F features, or tokens of width D.
+
+        dropout: share of the features that it does not see in a training step.
+        """
 
 
 heads: Registry[HeadFactory] = Registry("head")
+#: networks that answer with logits (B, K)
+classifiers: Registry[NetworkFactory] = Registry("classification network")
 
 
 class ClassHead(nn.Module):
@@ -57,6 +66,7 @@ class Classifier(nn.Module):
         self.vit = vit
         self.head = head
         self.num_blocks = num_blocks
+        self.sees_tokens = getattr(head, "sees_tokens", False)
         self.freeze_backbone = freeze_backbone
         if freeze_backbone:
             vit.requires_grad_(False)
@@ -64,19 +74,25 @@ class Classifier(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, K), float32 under autocast too. image: (B, C, H, W), normalised, any size."""
-        return self.head(self.features(image)).float()
+        return self.head(self.tokens(image) if self.sees_tokens else self.features(image)).float()
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """Return all tokens (B, P + N, D) of the last block."""
+        return self.vit(self._whole_patches(image))
 
     def features(self, image: Tensor) -> Tensor:
         """Return (B, F), F = 2 D per block: class token, then mean patch, of the last blocks in order."""
-        vit, patch = self.vit, self.vit.architecture.patch_size
-        image = F.pad(image, (0, -image.shape[-1] % patch, 0, -image.shape[-2] % patch))
-        depth = vit.architecture.depth
+        vit, depth = self.vit, self.vit.architecture.depth
         # a ViT of fewer blocks gives its first one several times
         blocks = [max(0, depth - self.num_blocks + index) for index in range(self.num_blocks)]
         parts = []
-        for tokens in vit.forward_blocks(image, blocks):  # (B, P + N, D)
-            parts += [tokens[:, 0], tokens[:, vit.num_prefix_tokens :].mean(dim=1)]
+        for tokens in vit.forward_blocks(self._whole_patches(image), blocks):  # (B, P + N, D)
+            parts += [vit.summary(tokens), tokens[:, vit.num_prefix_tokens :].mean(dim=1)]
         return torch.cat(parts, dim=1)
+
+    def _whole_patches(self, image: Tensor) -> Tensor:
+        patch = self.vit.architecture.patch_size
+        return F.pad(image, (0, -image.shape[-1] % patch, 0, -image.shape[-2] % patch))
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation; a frozen backbone stays in evaluation, without drop path."""
@@ -92,6 +108,11 @@ def build_classifier(recipe: Recipe, architecture: Architecture, num_outputs: in
     Raises UnknownName for an unregistered head.
     """
     vit = ViT(architecture, drop_path=recipe.drop_path, drop_path_schedule="linear")
-    inputs = 2 * architecture.width * recipe.head_blocks
-    head = heads[recipe.decoder](inputs, num_outputs, dropout=recipe.head_dropout)
+    build = heads[recipe.decoder]
+    sees_tokens = getattr(build, "sees_tokens", False)
+    inputs = architecture.width if sees_tokens else 2 * architecture.width * recipe.head_blocks
+    head = build(inputs, num_outputs, dropout=recipe.head_dropout)
     return Classifier(vit, head, num_blocks=recipe.head_blocks, freeze_backbone=recipe.freeze_backbone)
+
+
+classifiers.add("vit", build_classifier)

@@ -1,6 +1,6 @@
 """Backbone + decoder: an image in, logits of its size out."""
 
-from typing import Self
+from typing import Protocol, Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +10,22 @@ from fmseg.networks.decoders import decoders
 from fmseg.networks.vit import ViT
 from fmseg.records.plans import Architecture
 from fmseg.records.recipe import Recipe
+from fmseg.registry import Registry
+
+
+class NetworkFactory(Protocol):
+    """A function that builds a whole network, with random weights that are a function of torch's seed alone.
+
+    It maps normalised images (B, C, H, W) of ``recipe.input_size`` to logits, float32 under autocast too. A
+    segmentation network that learns at several resolutions has ``scales`` besides, as ``UNet`` has.
+    """
+
+    def __call__(self, recipe: Recipe, architecture: Architecture, num_outputs: int) -> nn.Module:
+        """Build a network. architecture: planned for the backbone; its channels are those of the images."""
+
+
+#: networks that answer with logits (B, K, H, W)
+segmenters: Registry[NetworkFactory] = Registry("segmentation network")
 
 
 class Segmenter(nn.Module):
@@ -52,3 +68,6 @@ def build_segmenter(recipe: Recipe, architecture: Architecture, num_outputs: int
     build_decoder = decoders[recipe.decoder]
     decoder = build_decoder(backbone.channels, backbone.strides, num_outputs=num_outputs, width=recipe.decoder_channels)
     return Segmenter(backbone, decoder, freeze_backbone=recipe.freeze_backbone)
+
+
+segmenters.add("vit", build_segmenter)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from fmseg.networks.block import Block, Shape
+from fmseg.networks.relations import Place, make_relation, rotations
 from fmseg.records.plans import Architecture
 
 DropPathSchedule = Literal["uniform", "linear"]
@@ -26,6 +27,7 @@ DropPathSchedule = Literal["uniform", "linear"]
 class ViT(nn.Module):
     """Images of any size divisible by the patch -> tokens, order: CLS, registers, patches row by row.
 
+    A ViT of other people's weights may have no CLS, and positions in its attention (``records.plans.Architecture``).
     drop_path: rate of stochastic depth, active in training mode: the same in all blocks ("uniform", pretraining),
     or rising from 0 in the first block to it in the last ("linear", finetuning).
     """
@@ -41,15 +43,18 @@ class ViT(nn.Module):
         trunk = _timm_trunk(architecture)
         self.architecture = architecture
         self.grid = patch_grid(architecture.image_size, architecture.patch_size)
-        self.num_prefix_tokens = 1 + architecture.num_registers
+        self.num_prefix_tokens = architecture.class_token + architecture.num_registers
         self.patch_embed = trunk.patch_embed
-        self.cls_token: nn.Parameter = trunk.cls_token
+        self.cls_token: nn.Parameter | None = trunk.cls_token
         #: (1, 1 + N, D): CLS has a position, registers have none
-        self.pos_embed: nn.Parameter = trunk.pos_embed
+        self.pos_embed: nn.Parameter | None = trunk.pos_embed
         self.mask_token = nn.Parameter(torch.empty(1, architecture.width))
         registers = torch.empty(1, architecture.num_registers, architecture.width)
         self.reg_token = nn.Parameter(registers) if architecture.num_registers else None
-        self.blocks = nn.Sequential(*(Block(block) for block in trunk.blocks))
+        self.rope = rotations(architecture) if architecture.relation == "rotary" else None
+        self.norm_pre = _layer_norm(architecture) if architecture.input_norm else None
+        relations = (make_relation(architecture, index) for index in range(architecture.depth))
+        self.blocks = nn.Sequential(*(Block(*each) for each in zip(trunk.blocks, relations, strict=True)))
         self.norm: nn.Module = trunk.norm
         #: whether the backward pass computes each layer anew instead of keeping what is in it
         self.checkpointing = False
@@ -85,11 +90,18 @@ class ViT(nn.Module):
 
     def _forward(self, images: list[Tensor], masks: list[Tensor | None], *, compiled: bool) -> list[Tensor]:
         groups = [self._embed(image, mask) for image, mask in zip(images, masks, strict=True)]
-        shapes = [tokens_shape(group) for group in groups]
+        shapes, places = [tokens_shape(group) for group in groups], self._places(images)
         tokens = pack(groups)  # (T, D)
         for block in self.blocks:
-            tokens = self._run(block, tokens, shapes, compiled=compiled)
+            tokens = self._run(block, tokens, shapes, places, compiled=compiled)
         return unpack(self.norm(tokens), shapes)
+
+    def summary(self, tokens: Tensor) -> Tensor:
+        """Return what stands for the whole image (B, D): CLS, or the mean patch of a ViT that has none.
+
+        tokens: (B, P + N, D).
+        """
+        return tokens[:, 0] if self.cls_token is not None else tokens[:, self.num_prefix_tokens :].mean(dim=1)
 
     def forward_taps(self, image: Tensor, blocks: Sequence[int]) -> list[Tensor]:
         """Return the patch tokens after the given blocks (counted from 0), final norm applied: (B, D, h, w) each."""
@@ -101,29 +113,44 @@ class ViT(nn.Module):
         """Return all tokens after the given blocks (counted from 0), final norm applied: (B, P + N, D) each."""
         embedded = self._embed(image, None)
         shape, tokens, found = tokens_shape(embedded), embedded.flatten(0, 1), {}
+        places = self._places([image])
         for index, block in enumerate(self.blocks):
-            tokens = self._run(block, tokens, [shape])
+            tokens = self._run(block, tokens, [shape], places)
             if index in blocks:
                 found[index] = self.norm(tokens.unflatten(0, shape))
             if index == max(blocks):
                 break
         return [found[index] for index in blocks]
 
-    def _run(self, block: nn.Module, tokens: Tensor, shapes: list[Shape], *, compiled: bool = False) -> Tensor:
+    def _run(
+        self, block: nn.Module, tokens: Tensor, shapes: list[Shape], places: list[Place], *, compiled: bool = False
+    ) -> Tensor:
         if self.checkpointing and self.training and torch.is_grad_enabled():
             # random numbers too are drawn anew, from the same state
-            return checkpoint(block, tokens, shapes, compiled=compiled, use_reentrant=False)
-        return block(tokens, shapes, compiled=compiled)
+            return checkpoint(block, tokens, shapes, places, compiled=compiled, use_reentrant=False)
+        return block(tokens, shapes, places, compiled=compiled)
+
+    def _places(self, images: Sequence[Tensor]) -> list[Place]:
+        """Return where the patches of each view size lie; nothing where attention need not know."""
+        if self.architecture.relation == "none":
+            return []
+        grids = [patch_grid((image.shape[2], image.shape[3]), self.architecture.patch_size) for image in images]
+        return [Place(grid, None if self.rope is None else self.rope.get_embed(list(grid))) for grid in grids]
 
     def _embed(self, image: Tensor, mask: Tensor | None) -> Tensor:
         h, w = patch_grid((image.shape[2], image.shape[3]), self.architecture.patch_size)
         tokens = self._project(image)  # (B, N, D)
         if mask is not None:
             tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
-        position = self._positions(h, w)
-        cls = (self.cls_token + position[:, :1]).expand(len(image), -1, -1)
-        prefix = [cls] if self.reg_token is None else [cls, self.reg_token.expand(len(image), -1, -1)]
-        return torch.cat([*prefix, tokens + position[:, 1:]], dim=1)
+        position = self._positions(h, w)  # (1, 1 + N, D); (1, N, D) without CLS
+        prefix = [] if self.reg_token is None else [self.reg_token.expand(len(image), -1, -1)]
+        if self.cls_token is not None:
+            cls = self.cls_token if position is None else self.cls_token + position[:, :1]
+            prefix.insert(0, cls.expand(len(image), -1, -1))
+        if position is not None:
+            tokens = tokens + position[:, self.architecture.class_token :]
+        tokens = torch.cat([*prefix, tokens], dim=1)
+        return tokens if self.norm_pre is None else self.norm_pre(tokens)
 
     def _project(self, image: Tensor) -> Tensor:
         """Return the patches' embeddings (B, N, D): the stem's convolution as one matrix product.
@@ -136,23 +163,18 @@ class ViT(nn.Module):
         return F.linear(patches, stem.weight.flatten(1), stem.bias)
 
     @torch.no_grad()
-    def positions_for(self, image_size: tuple[int, int]) -> Tensor:
-        """Return the position embedding (1, 1 + N, D) of images of another size, as they see it now."""
-        return self._positions(*patch_grid(image_size, self.architecture.patch_size)).clone()
+    def positions_for(self, image_size: tuple[int, int]) -> Tensor | None:
+        """Return the position embedding of images of another size, as they see it now; None for a ViT without one."""
+        positions = self._positions(*patch_grid(image_size, self.architecture.patch_size))
+        return None if positions is None else positions.clone()
 
-    def _positions(self, h: int, w: int) -> Tensor:
-        """Return the position embedding (1, 1 + h w, D) for another grid of patches."""
-        if (h, w) == self.grid:
+    def _positions(self, h: int, w: int) -> Tensor | None:
+        """Return the position embedding (1, 1 + h w, D) for another grid of patches; without CLS (1, h w, D)."""
+        if self.pos_embed is None or (h, w) == self.grid:
             return self.pos_embed
-        grid = self.pos_embed[:, 1:].float().unflatten(1, self.grid).permute(0, 3, 1, 2)  # (1, D, h, w)
-        resample = partial(F.interpolate, grid, mode="bicubic", antialias=self.architecture.position_antialias)
-        if self.architecture.position_interpolation == "offset":
-            # the 0.1 of DINOv2 belongs to its released weights: the sampling points differ without it
-            grid = resample(scale_factor=((h + 0.1) / self.grid[0], (w + 0.1) / self.grid[1]))
-        else:
-            grid = resample(size=(h, w))
-        assert grid.shape[-2:] == (h, w)
-        return torch.cat([self.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+        first = int(self.architecture.class_token)
+        grid = position_grid(self.pos_embed[:, first:], self.architecture, h, w)
+        return torch.cat([self.pos_embed[:, :first], grid], dim=1)
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -160,8 +182,10 @@ class ViT(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        nn.init.normal_(self.cls_token, std=1e-6)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=1e-6)
         nn.init.zeros_(self.mask_token)
         if self.reg_token is not None:
             nn.init.normal_(self.reg_token, std=1e-6)
@@ -173,6 +197,22 @@ def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
     if height % patch_size or width % patch_size:
         raise ValueError(f"An image of {height} x {width} px cannot be cut into patches of {patch_size} px.")
     return height // patch_size, width // patch_size
+
+
+def position_grid(positions: Tensor, architecture: Architecture, h: int, w: int) -> Tensor:
+    """Return the positions of patches, (1, N, D) of the architecture's image size, for another grid: (1, h w, D)."""
+    rows, columns = patch_grid(architecture.image_size, architecture.patch_size)
+    if (h, w) == (rows, columns):
+        return positions
+    grid = positions.float().unflatten(1, (rows, columns)).permute(0, 3, 1, 2)  # (1, D, h, w)
+    resample = partial(F.interpolate, grid, mode="bicubic", antialias=architecture.position_antialias)
+    if architecture.position_interpolation == "offset":
+        # the 0.1 of DINOv2 belongs to its released weights: the sampling points differ without it
+        grid = resample(scale_factor=((h + 0.1) / rows, (w + 0.1) / columns))
+    else:
+        grid = resample(size=(h, w))
+    assert grid.shape[-2:] == (h, w)
+    return grid.flatten(2).transpose(1, 2)
 
 
 def tokens_shape(tokens: Tensor) -> Shape:
@@ -205,13 +245,22 @@ def _timm_trunk(architecture: Architecture) -> Any:
         num_heads=architecture.num_heads,
         mlp_ratio=architecture.mlp_ratio,
         init_values=architecture.layer_scale,
+        class_token=architecture.class_token,
+        pos_embed="learn" if architecture.absolute_positions else "none",
+        final_norm=architecture.output_norm,
+        global_pool="token" if architecture.class_token else "",
         norm_layer=partial(nn.LayerNorm, eps=architecture.layer_norm_eps),
+        act_layer=architecture.activation,
         weight_init="skip",  # initialised here
-        **({"mlp_layer": _swiglu} if architecture.ffn == "swiglu" else {}),
+        **({"mlp_layer": swiglu} if architecture.ffn == "swiglu" else {}),
     )
 
 
-def _swiglu(*, in_features: int, hidden_features: int, bias: bool, **_ignored: object) -> nn.Module:
+def _layer_norm(architecture: Architecture) -> nn.Module:
+    return nn.LayerNorm(architecture.width, eps=architecture.layer_norm_eps)
+
+
+def swiglu(*, in_features: int, hidden_features: int, bias: bool, **_ignored: object) -> nn.Module:
     """Return a gated MLP with as many weights as a plain one of that width, rounded up to 8 as in DINOv2."""
     from timm.layers import SwiGLUPacked
 

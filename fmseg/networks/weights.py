@@ -1,33 +1,29 @@
-"""Weights of a backbone to a file and back, and DINOv2's names into ours.
+"""Weights of a backbone to a file and back.
 
 A file is used whole or not at all: each of its tensors must find its place, and each place its tensor.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fmseg.errors import BadRecord
 from fmseg.files import sha256_file, writing
+from fmseg.networks.sources.adapt import fit_channels
+from fmseg.networks.tensors import METADATA, read_header, read_tensors
 from fmseg.networks.vit import ViT
 from fmseg.records.foundation import CARD, WEIGHTS, Foundation
+from fmseg.records.plans import Architecture
 
+#: of a weight; those of 8 bits have as many
+MIN_BYTES = 1
 #: key of what else is said in a file of weights
 NOTE = "note"
-#: DINOv2's name -> ours, where they differ; a chunked block keeps its absolute number, the second one
-DINOV2_NAMES = (
-    (re.compile(r"^(?:teacher\.|student\.|module\.|backbone\.)+"), ""),
-    (re.compile(r"^blocks\.\d+\.(\d+)\."), r"blocks.\1."),
-    (re.compile(r"^register_tokens$"), "reg_token"),
-    (re.compile(r"\.mlp\.w12\."), ".mlp.fc1."),
-    (re.compile(r"\.mlp\.w3\."), ".mlp.fc2."),
-)
 
 
 def save_backbone(vit: ViT, folder: Path) -> str:
@@ -47,16 +43,16 @@ def save_weights(vit: ViT, path: Path, note: Mapping[str, Any] | None = None) ->
 def read_note(path: Path) -> dict[str, Any]:
     """Return the note of a file of ``save_weights``. Raises BadRecord if the file is damaged or has none."""
     try:
-        with safe_open(path, "pt") as file:
-            note: dict[str, Any] = json.loads((file.metadata() or {})[NOTE])
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        note: dict[str, Any] = json.loads(read_header(path)[METADATA][NOTE])
+    except (KeyError, TypeError, BadRecord, json.JSONDecodeError) as error:
         raise BadRecord(f"{path}: this is no file of weights with a note ({error}). Remove it.") from error
     return note
 
 
-def load_backbone(folder: Path) -> tuple[ViT, Foundation]:
-    """Return the backbone of a foundation checkpoint, and its card.
+def load_backbone(folder: Path, channels: int | None = None) -> tuple[ViT, Foundation]:
+    """Return the backbone of a foundation checkpoint, and its card: of both, what fits images of so many channels.
 
+    channels: None for those that it was made for.
     Raises BadRecord if a file is missing or damaged, or if the weights are not those of the card's architecture.
     """
     card, path = Foundation.load(folder / CARD), folder / WEIGHTS
@@ -64,13 +60,29 @@ def load_backbone(folder: Path) -> tuple[ViT, Foundation]:
         raise BadRecord(f"{path}: there is no such file. Copy the whole folder of the checkpoint again.")
     if sha256_file(path) != card.weights_sha256:
         raise BadRecord(f"{path}: these are not the weights that {CARD} was written for. Copy the folder again.")
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise BadRecord(f"{path}: this is not a safetensors file ({error}). Copy it again.") from error
-    vit = ViT(card.architecture)
+    state = read_tensors(path)
+    need_weights_for(card.architecture, path)
+    fitted = card.for_channels(channels or card.architecture.channels)
+    if fitted is not card:
+        state = fit_channels(state, card.mean, card.std, fitted.architecture.channels)
+    vit = ViT(fitted.architecture)
     load_weights(vit, state, str(path))
-    return vit, card
+    return vit, fitted
+
+
+def built(architecture: Architecture, state: Mapping[str, Tensor]) -> ViT:
+    """Return a ViT of these weights and no others: none of it was ever random."""
+    with torch.device("meta"):
+        vit = ViT(architecture)
+    vit.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
+    return vit.requires_grad_(True)
+
+
+def need_weights_for(architecture: Architecture, path: Path) -> None:
+    """Refuse an architecture that is much larger than its file of weights, before memory is asked for."""
+    if architecture.min_parameters * MIN_BYTES > path.stat().st_size:
+        size = f"at least {architecture.min_parameters:,} weights, and the file has {path.stat().st_size:,} bytes"
+        raise BadRecord(f"{path}: its architecture has {size}. Copy the whole folder again.")
 
 
 def load_weights(vit: ViT, state: Mapping[str, Tensor], source: str) -> None:
@@ -94,18 +106,3 @@ def load_weights(vit: ViT, state: Mapping[str, Tensor], source: str) -> None:
             )
         raise BadRecord(f"{source}: the tensor '{name}' is {got}, but {want} is needed. Is the architecture right?")
     vit.load_state_dict(dict(state))
-
-
-def from_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a DINOv2 backbone under our names.
-
-    state: a released backbone, or what DINOv2's own training saves: of that the teacher, without its heads.
-    """
-    for prefix in ("teacher.", "backbone."):
-        state = {name: tensor for name, tensor in state.items() if prefix in name} or state
-    found = {}
-    for name, tensor in state.items():
-        for pattern, replacement in DINOV2_NAMES:
-            name = pattern.sub(replacement, name)
-        found[name] = tensor
-    return found

@@ -2,9 +2,11 @@
 
 import math
 
-from fmseg.planning.reasons import Decision
+from fmseg.planning.reasons import Decision, Reasons, between_powers
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import ClassScheme
+from fmseg.records.plans import Reason
+from fmseg.records.recipe import Recipe
 
 #: classes whose frequencies differ by less than this factor count alike
 ALIKE = 1.5
@@ -12,6 +14,12 @@ ALIKE = 1.5
 MOST_WEIGHT = 10.0
 #: below so many training images, a head leans on single features
 FEW_IMAGES = 1000
+#: passes over the training images from which on they are learned by heart unless they are mixed
+LONG_PASSES = 100
+#: alpha of mixup and of CutMix
+PAPERS_MIXING = (0.8, 1.0)
+#: highest learning rates of weights that were pretrained a little, and well: of the first, found by trial (LOG.md)
+WEAK_RATE, STRONG_RATE = 3e-4, 1e-4
 
 
 def class_weights_of(fingerprint: Fingerprint, scheme: ClassScheme) -> Decision[tuple[float, ...]]:
@@ -50,6 +58,22 @@ def head_dropout_of(num_training: int) -> Decision[float]:
     return 0.2, f"{num_training:,} training images, below {FEW_IMAGES:,}: the head should not lean on single features"
 
 
-def mixup_of() -> Decision[float]:
-    """Return the strength of mixup."""
-    return 0.0, "two scans on top of each other are no scan; 0.2 is the usual value where it helps"
+def mixing_of(passes: float) -> Decision[tuple[float, float]]:
+    """Return mixup's and CutMix's alpha. passes: how often a run sees each training image."""
+    if passes < LONG_PASSES:
+        return (0.0, 0.0), f"{passes:.0f} passes over the training images, below {LONG_PASSES}: too few to need it"
+    return PAPERS_MIXING, f"the paper's, in 200 passes; {passes:.0f} here. Each image gets one of them"
+
+
+def careful_with_classes(recipe: Recipe, strength: float) -> tuple[Recipe, tuple[Reason, ...]]:
+    """Return a planned recipe for pretrained weights. strength: how far that went, from 0 to 1.
+
+    Label maps correct every patch; one label an image lets weights run away from features that a linear head reads.
+    """
+    reasons = Reasons("finetuning")
+    rate = min(recipe.learning_rate, float(f"{between_powers(WEAK_RATE, STRONG_RATE, strength):.2g}"))
+    because = (
+        f"pretrained weights: {WEAK_RATE:g} for weak ones, for which 1e-3 took three times the steps in trials, "
+        f"{STRONG_RATE:g} (the paper's) for well pretrained ones"
+    )
+    return recipe.evolve(learning_rate=reasons.keep("learning_rate", (rate, because))), reasons.all()

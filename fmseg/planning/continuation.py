@@ -38,8 +38,8 @@ HEADS = (
 def find_parent(found: Sequence[Found], modality: str, channels: int, name: str) -> Found:
     """Return the checkpoint called ``name``, or ``modality/name``.
 
-    Raises UnknownName if there is none, UsageError if it is of another modality, unless that was typed too, or made
-    for another number of channels.
+    Raises UnknownName if there is none, UsageError if it is of another modality, unless that was typed too or it was
+    imported, or if it cannot take so many channels.
     """
     typed, _, short = name.rpartition("/")
     named = [pair for pair in found if pair[1].name == short and typed in ("", pair[1].modality)]
@@ -47,19 +47,14 @@ def find_parent(found: Sequence[Found], modality: str, channels: int, name: str)
         raise UnknownName(
             f"{unknown('foundation checkpoint', name, [card.name for _, card in found])} See: fmseg list foundations"
         )
-    same = [pair for pair in named if pair[1].modality.split("-")[0] == modality.split("-")[0]]
+    same = [pair for pair in named if pair[1].origin or pair[1].modality.split("-")[0] == modality.split("-")[0]]
     folder, card = (same or named)[0]
     if not same and not typed:
         raise UsageError(
             f"--init {name}: that checkpoint is of {card.modality}, and the images are of {modality}. "
             f"If you mean it, type --init {card.modality}/{card.name}"
         )
-    if card.architecture.channels != channels:
-        raise UsageError(
-            f"--init {name}: that checkpoint takes {card.architecture.channels} channel(s), and the images have "
-            f"{channels}. Go on from one of {channels}, or pretrain anew without --init."
-        )
-    return folder, card
+    return folder, card.for_channels(channels)
 
 
 def plan_continuation(
@@ -90,7 +85,8 @@ def plan_continuation(
 def _rung_of(parent: Foundation) -> Rung:
     vit = parent.architecture
     views = parent.recipe.views if parent.recipe else None
-    globally = views.global_size[0] if views else vit.image_size[0]
+    native = parent.origin.input_px if parent.origin else vit.image_size[0]
+    globally = views.global_size[0] if views else native
     locally = views.local_size[0] if views else round(globally * 96 / 224)
     return Rung(vit.name, vit.width, vit.depth, vit.num_heads, vit.num_registers, globally, locally, 0)
 
@@ -112,6 +108,15 @@ def _continued(
         sizes = {"global_size": parent.recipe.views.global_size, "local_size": parent.recipe.views.local_size}
         changes["views"] = recipe.views.evolve(**sizes)
         reasons.share(tuple(f"views.{name}" for name in sizes), f"those that {parent.name} was trained with")
+    else:
+        patch = parent.architecture.patch_size
+        sizes = {
+            "global_size": _whole_patches(recipe.views.global_size, patch, 4),
+            "local_size": _whole_patches(recipe.views.local_size, patch, 2),
+        }
+        changes["views"] = recipe.views.evolve(**sizes)
+        because_of_patch = f"as far as images and {parent.name} allow, in whole patches of its {patch} pixels"
+        reasons.share(tuple(f"views.{name}" for name in sizes), because_of_patch)
     if keeps_heads and parent.recipe is not None:
         changes |= {name: getattr(parent.recipe, name) for name in HEADS}
         last = parent.recipe.teacher_temperature[1]
@@ -124,6 +129,12 @@ def _continued(
     told = {reason.key for reason in reasons.all()}
     others = tuple(reason for reason in because if reason.key not in told)
     return made.evolve(accumulation=accumulation, checkpointing=checkpointing), (*reasons.all(), *others)
+
+
+def _whole_patches(size: tuple[int, int], patch: int, least: int) -> tuple[int, int]:
+    """Return (height, width) as the nearest whole numbers of patches, ``least`` of them at least."""
+    height, width = (max(least, round(side / patch)) * patch for side in size)
+    return height, width
 
 
 def _caution(parent: Foundation, recipe: Pretraining, reasons: Reasons) -> dict[str, Any]:

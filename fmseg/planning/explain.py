@@ -102,6 +102,10 @@ def how_to_override(key: str, plans: Plans) -> str:
         return f"fmseg pretrain --set {name}=..."
     if part == "recipes" or name in ("name", "decoder", "freeze_backbone"):
         return f"fmseg train {number} -r NAME"
+    if name.startswith("unet."):
+        return f"fmseg train {number} -r unet --set {name}=..."
+    if name.startswith("unet_optimisation."):
+        return f"fmseg train {number} -r unet --set {name.removeprefix('unet_optimisation.')}=..."
     if part == "finetuning":
         return f"fmseg train {number} --set {name}=..."
     if part == "mirror_axes":

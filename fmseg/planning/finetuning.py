@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 
 from fmseg.planning.budget import forward_flop, num_patches
-from fmseg.planning.classification import class_weights_of, head_dropout_of, label_smoothing_of, mixup_of
+from fmseg.planning.classification import class_weights_of, head_dropout_of, label_smoothing_of, mixing_of
 from fmseg.planning.reasons import Decision, Reasons, between, between_powers
+from fmseg.planning.unet import plan_unet
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import Foundation
 from fmseg.records.labels import ClassScheme, OutputScheme
@@ -99,6 +100,8 @@ def plan_finetuning(
     most_cases = _validation_cases(facts.hardware, is_segmentation)
     because = f"about {NUM_VALIDATIONS} validations a run, at most {most_cases} cases each"
     reasons.share(("validation_interval", "validation_cases"), because)
+    because = "no early end: the learning rate falls to 0 by the planned one, and the averaged weights are best there"
+    reasons.share(("patience",), because)
     reasons.share(("precision",), "as in pretraining")
     recipe = Recipe(
         name="planned",
@@ -123,14 +126,32 @@ def plan_finetuning(
         precision=facts.pretraining.precision,
         seed=0,
     )
-    if isinstance(labels, ClassScheme):
-        recipe = recipe.evolve(
-            class_weights=reasons.keep("class_weights", class_weights_of(facts.fingerprint, labels)),
-            label_smoothing=reasons.keep("label_smoothing", label_smoothing_of(labels)),
-            mixup=reasons.keep("mixup", mixup_of()),
-            head_dropout=reasons.keep("head_dropout", head_dropout_of(facts.num_training)),
-        )
+    of_task = _for_classes(recipe, facts, labels) if isinstance(labels, ClassScheme) else _for_pixels(recipe, facts)
+    return of_task[0], (*reasons.all(), *of_task[1])
+
+
+def _for_classes(recipe: Recipe, facts: FinetuningFacts, labels: ClassScheme) -> tuple[Recipe, tuple[Reason, ...]]:
+    """Add the numbers that classes need."""
+    reasons = Reasons("finetuning")
+    (mixup, cutmix), because = mixing_of(recipe.iterations * recipe.batch_size / facts.num_training)
+    reasons.share(("mixup", "cutmix"), because)
+    recipe = recipe.evolve(
+        class_weights=reasons.keep("class_weights", class_weights_of(facts.fingerprint, labels)),
+        label_smoothing=reasons.keep("label_smoothing", label_smoothing_of(labels)),
+        mixup=mixup,
+        cutmix=cutmix,
+        head_dropout=reasons.keep("head_dropout", head_dropout_of(facts.num_training)),
+    )
     return recipe, reasons.all()
+
+
+def _for_pixels(recipe: Recipe, facts: FinetuningFacts) -> tuple[Recipe, tuple[Reason, ...]]:
+    """Add the baseline that label maps are compared with."""
+    if facts.fingerprint.task != "segmentation":
+        return recipe, ()
+    steps, rate = recipe.iterations, recipe.learning_rate
+    shape, optimisation, because = plan_unet(recipe.input_size, facts.preprocessing, facts.hardware, steps, rate)
+    return recipe.evolve(unet=shape, unet_optimisation=optimisation), because
 
 
 def input_size_of(preprocessing: Preprocessing) -> Decision[tuple[int, int]]:
@@ -245,7 +266,8 @@ def adapt_finetuning(recipe: Recipe, foundation: Foundation | None) -> tuple[Rec
     rate = min(recipe.learning_rate, between_powers(recipe.learning_rate, careful, strength))
     # caution per layer starts half way: below a million samples it cost Dice, for there was little to lose
     decay = between(1.0, STRONG_LAYER_DECAY, max(0.0, 2 * strength - 1), 3)
-    seen = f"{foundation.total_samples:,} samples" if foundation.recipe is not None else "an unknown number of samples"
+    is_known = foundation.recipe is not None and not any(foundation.foreign)
+    seen = f"{foundation.total_samples:,} samples" if is_known else "an unknown number of samples"
     because = (
         f"{foundation.name} has seen {seen}: {strength:.0%} of the way from weights as good as random "
         f"({WEAK_SAMPLES:,}) to well pretrained ones ({STRONG_SAMPLES:,} and more)"
@@ -256,7 +278,7 @@ def adapt_finetuning(recipe: Recipe, foundation: Foundation | None) -> tuple[Rec
 
 def pretraining_strength(foundation: Foundation) -> float:
     """Return how far a pretraining went: 0 up to 100,000 samples seen, 1 from ten million on."""
-    if foundation.recipe is None:
+    if foundation.recipe is None or any(foundation.foreign):
         return 1.0
     span = math.log10(STRONG_SAMPLES / WEAK_SAMPLES)
     return min(1.0, max(0.0, math.log10(max(1, foundation.total_samples) / WEAK_SAMPLES) / span))

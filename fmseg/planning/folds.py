@@ -51,6 +51,32 @@ def make_folds(patients: Mapping[str, str], strata: Mapping[str, str], *, source
     return tuple(_fold(cases, set(val)) for val in validation)
 
 
+def make_centre_folds(patients: Mapping[str, str], centres: Mapping[str, str], *, source: Path) -> tuple[Fold, ...]:
+    """Return one fold per centre, which is validated on that centre alone.
+
+    patients: of each case. source: the table of the centres, for errors. Raises BadData for a case without a centre,
+    a patient of two centres, or a single centre.
+    """
+    cases = sorted(patients, key=natural_key)
+    lacking = [case for case in cases if not centres.get(case)]
+    if lacking:
+        raise BadData(f"{source}: {len(lacking)} cases have no centre, such as '{lacking[0]}'. Add them.")
+    home: dict[str, str] = {}
+    for case in cases:
+        if home.setdefault(patients[case], centres[case]) != centres[case]:
+            raise BadData(
+                f"{source}: patient '{patients[case]}' is of the centres '{home[patients[case]]}' and "
+                f"'{centres[case]}' (case '{case}'), so one of them cannot be left out. Give the patient one centre."
+            )
+    names = sorted(set(home.values()), key=natural_key)
+    if len(names) < 2:
+        raise BadData(
+            f"{source}: all {len(cases)} cases are of one centre ('{''.join(names)}'), so none is left to validate on. "
+            "Take 'split_by' out of dataset.json."
+        )
+    return tuple(_fold(cases, {case for case in cases if centres[case] == name}) for name in names)
+
+
 def _stratified(cases: list[str], patients: Mapping[str, str], strata: Mapping[str, str]) -> list[list[str]]:
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -102,19 +128,11 @@ def adopt_folds(
     join only folds that divide their cases among them; others (a few-shot split, say) leave cases out on purpose.
     Raises BadData for an unknown case, a patient in train and val, or a side without cases.
     """
+    kept = check_folds(folds, patients, known=known, source=source)
     mentioned = {case for fold in folds for case in (*fold.train, *fold.val)}
-    unknown = sorted(mentioned - set(known), key=natural_key)
-    if unknown:
-        raise BadData(f"{source}: no case of the dataset is called '{unknown[0]}'. Correct the name, or remove it.")
     unusable = mentioned - set(patients)
     if unusable:
         logger.warning("%s: %d of its cases cannot be used and are left out of the folds", source, len(unusable))
-    kept = [
-        Fold(train=tuple(c for c in fold.train if c in patients), val=tuple(c for c in fold.val if c in patients))
-        for fold in folds
-    ]
-    for index, fold in enumerate(kept):
-        _check_fold(fold, patients, f"{source}: fold {index}")
     new = sorted(set(patients) - mentioned, key=natural_key)
     if not new:
         return tuple(kept)
@@ -124,9 +142,29 @@ def adopt_folds(
     return _extended(kept, new, patients, strata)
 
 
+def check_folds(
+    folds: Sequence[Fold], patients: Mapping[str, str], *, known: Collection[str], source: Path
+) -> list[Fold]:
+    """Return folds without the cases that cannot be used. Raises BadData as ``adopt_folds`` does."""
+    unknown = sorted({case for fold in folds for case in (*fold.train, *fold.val)} - set(known), key=natural_key)
+    if unknown:
+        raise BadData(f"{source}: no case of the dataset is called '{unknown[0]}'. Correct the name, or remove it.")
+    kept = [
+        Fold(train=tuple(c for c in fold.train if c in patients), val=tuple(c for c in fold.val if c in patients))
+        for fold in folds
+    ]
+    for index, fold in enumerate(kept):
+        _check_fold(fold, patients, f"{source}: fold {index}")
+    return kept
+
+
 def _check_fold(fold: Fold, patients: Mapping[str, str], where: str) -> None:
     if not fold.train or not fold.val:
         raise BadData(f"{where} has no case in '{'val' if fold.train else 'train'}'. Give both sides some cases.")
+    for name, cases in (("train", fold.train), ("val", fold.val)):
+        if len(set(cases)) < len(cases):
+            twice = Counter(cases).most_common(1)[0][0]
+            raise BadData(f"{where} names '{twice}' twice in '{name}'. Name each case once.")
     owners = {patients[case]: case for case in fold.train}
     for case in fold.val:
         if patients[case] in owners:

@@ -3,18 +3,26 @@
 Images of one patient resemble each other, so they must not lie on both sides of a split. A declared table or
 expression is followed to the letter. A guess only ever groups what names say plainly (a patient's or exam's
 number that all names carry), since a wrong group costs balance while a missed one costs honesty of the scores;
-where names say nothing, each case stands for itself and the source says so.
+where names say nothing, each case stands for itself and the source says so. A DICOM header that names a patient
+comes before a guess; what is kept of it is a salted hash.
 """
 
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from fmseg.errors import BadData
+from fmseg.files import writable
 from fmseg.records.dataset import Dataset
+from fmseg.records.fingerprint import CaseFacts, Fingerprint
 
 #: below this many groups a bare number in front is more likely a class or a batch than an exam
 MIN_GUESSED_GROUPS = 5
+#: of the hashes of patients, in the folder of prepared data; only its owner may read it
+SALT, SALT_BYTES = ".patient_salt", 32
 
 _PERSON = re.compile(
     r"(?:^|[/_.\s-])((?:patient|subject|subj|sub|pat|pt|exam|study|p)[_-]?\d+)(?=[/_.\s-]|$)", re.IGNORECASE
@@ -45,6 +53,35 @@ def patients_of(dataset: Dataset, case_names: Sequence[str]) -> Patients:
     if dataset.declaration.group_regex is not None:
         return _from_expression(dataset.declaration.group_regex, case_names, str(dataset.folder / "dataset.json"))
     return guess_patients(case_names)
+
+
+def patient_salt(folder: Path) -> bytes:
+    """Return the salt of a workspace's prepared data, made at random the first time."""
+    path = folder / SALT
+    with writable(folder):
+        if not path.exists():
+            part = path.with_name(f"{SALT}.{os.getpid()}.tmp")
+            part.touch(mode=0o600)
+            try:
+                part.write_bytes(secrets.token_bytes(SALT_BYTES))
+                os.link(part, path)
+            except OSError:  # another process was first, or the file system has no links
+                if not path.exists():
+                    os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+        return path.read_bytes()
+
+
+def source_with_headers(measured: Fingerprint, facts: Iterable[CaseFacts]) -> Fingerprint:
+    """Say that patients come from DICOM headers, where they do; all of them together are as good as declared."""
+    readable = [bool(fact.header_patient) for fact in facts if fact.shape[0]]
+    if not any(readable):
+        return measured
+    source = "PatientID of the DICOM headers, kept as a salted hash"
+    if not all(readable):
+        source += f"; of {len(readable) - sum(readable)} cases, whose header names none, {measured.patient_source}"
+    return measured.evolve(patient_source=source, patients_declared=all(readable))
 
 
 def guess_patients(case_names: Sequence[str]) -> Patients:

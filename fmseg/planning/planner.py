@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from fmseg.planning.augmentation import mirror_axes_of, plan_augmentation
 from fmseg.planning.finetuning import FinetuningFacts, plan_finetuning
-from fmseg.planning.preprocessing import plan_preprocessing
+from fmseg.planning.preprocessing import Options, plan_preprocessing
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining
 from fmseg.planning.reasons import Decision, Reasons
 from fmseg.planning.steadiness import steady
@@ -34,6 +34,7 @@ class Planner:
         channel_names: Sequence[str],
         *,
         budget_s: float | None = None,
+        options: Options | None = None,
         former: Preprocessing | None = None,
     ) -> None:
         """former: how the images that are there already were prepared, of a set that has grown since."""
@@ -42,6 +43,7 @@ class Planner:
         self.hardware = hardware
         self.channel_names = tuple(channel_names)
         self.budget_s = budget_s
+        self.options = options
         self.former = former
 
     def plan(self, name: str) -> Plans:
@@ -71,7 +73,7 @@ class Planner:
 
     def preprocessing(self) -> tuple[Preprocessing, Reasoned]:
         """Return how images are prepared."""
-        return plan_preprocessing(self.fingerprint, self.hardware, self.channel_names)
+        return plan_preprocessing(self.fingerprint, self.hardware, self.channel_names, self.options)
 
     def pretraining(self, preprocessing: Preprocessing) -> tuple[Pretraining, Reasoned]:
         """Return the DINOv2 recipe for this dataset alone; ``fmseg pretrain`` plans for all that it is given."""
@@ -111,11 +113,12 @@ def plan(
     name: str = DEFAULT_NAME,
     planner: str = "standard",
     budget_s: float | None = None,
+    options: Options | None = None,
     former: Preprocessing | None = None,
 ) -> Plans:
     """Return the plans of a dataset. budget_s: time of the pretraining. Raises UnknownName for a planner."""
-    made = planners[planner](fingerprint, labels, hardware, channel_names, budget_s=budget_s, former=former)
-    return made.plan(name)
+    facts = (fingerprint, labels, hardware, channel_names)
+    return planners[planner](*facts, budget_s=budget_s, options=options, former=former).plan(name)
 
 
 def plans_file(plans_name: str = DEFAULT_NAME) -> str:

@@ -8,10 +8,14 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from pydantic import Field
+
+from fmseg.errors import UsageError
 from fmseg.planning.pretraining_rules import MIN_STD, patch_size_for
 from fmseg.planning.reasons import Decision, Reasons
 from fmseg.records.fingerprint import Fingerprint, Intensity
 from fmseg.records.plans import Hardware, Preprocessing, Reason
+from fmseg.records.record import Part
 
 Scheme = Literal["eight_bit", "image_percentiles", "fixed_window"]
 
@@ -26,10 +30,21 @@ COMPRESSION = 0.42
 MAX_ASPECT = 3.0
 
 
+class Options(Part):
+    """What a user may ask of the preparation: ``fmseg plan --set neighbours=1``. By default none of it."""
+
+    #: slices or frames on each side, as further channels
+    neighbours: int = Field(default=0, ge=0, le=8)
+
+
 def plan_preprocessing(
-    fingerprint: Fingerprint, hardware: Hardware, channel_names: Sequence[str]
+    fingerprint: Fingerprint, hardware: Hardware, channel_names: Sequence[str], options: Options | None = None
 ) -> tuple[Preprocessing, tuple[Reason, ...]]:
-    """Return how the images of a dataset are prepared, with the reasons."""
+    """Return how the images of a dataset are prepared, with the reasons.
+
+    Raises UsageError for options that these images cannot have.
+    """
+    options = options or Options()
     reasons = Reasons("preprocessing")
     intensity = reasons.keep("intensity", intensity_scheme(fingerprint, channel_names))
     window, because = window_of(fingerprint, intensity)
@@ -46,16 +61,19 @@ def plan_preprocessing(
     else:
         image_size, because = fitted(fingerprint.median_size, side, patch, because)
     reasons.share(("image_size", "spacing_mm"), because)
+    neighbours = reasons.keep("neighbours", neighbours_of(fingerprint, options))
+    shown = 2 * neighbours + 1
     preprocessing = Preprocessing(
         size_mode=size_mode,
         image_size=image_size,
         spacing_mm=spacing,
-        channels=reasons.keep("channels", channels_of(fingerprint)),
+        channels=shown * reasons.keep("channels", channels_of(fingerprint)),
         intensity=intensity,
         window=window,
-        mean=mean,
-        std=std,
+        mean=shown * mean,
+        std=shown * std,
         store_dtype=reasons.keep("store_dtype", dtype),
+        neighbours=neighbours,
     )
     return preprocessing, reasons.all()
 
@@ -171,6 +189,18 @@ def resampled(
     height, width = (max(2, math.ceil(n / coarser / patch - 1e-6)) * patch for n in size)
     how = f"made {coarser:.2f} times coarser for {because}" if coarser > 1 else "as fine as it is"
     return target, (height, width), f"the median spacing, {how}; the size is the median image's, in whole patches"
+
+
+def neighbours_of(fingerprint: Fingerprint, options: Options) -> Decision[int]:
+    """Return how many slices or frames on each side are further channels."""
+    if not options.neighbours:
+        return 0, "each slice or frame alone: images stay interchangeable with those of other sets"
+    if not fingerprint.is_3d:
+        raise UsageError(
+            f"--set neighbours={options.neighbours}: {fingerprint.dataset} has neither volumes nor clips, so no image "
+            "has neighbours. Leave it out."
+        )
+    return options.neighbours, "asked for with --set: what moves or continues is seen, at a multiple of the disk space"
 
 
 def channels_of(fingerprint: Fingerprint) -> Decision[int]:

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fmseg.errors import UnknownName
-from fmseg.records.foundation import Foundation
+from fmseg.records.foundation import Foundation, named_foundation
 from fmseg.records.plans import Plans
 from fmseg.records.run import Initialisation
-from fmseg.registry import unknown
 
 #: folder and card of a checkpoint
 Found = tuple[Path, Foundation]
@@ -17,24 +15,21 @@ def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found
     """Return the checkpoint to start from (None: scratch), and what to record about it.
 
     ``auto`` takes the one of this modality and number of channels that has seen most samples, of those whose probes
-    are better than random weights.
-    Raises UnknownName for a name that is not there.
+    are better than random weights; other people's weights it leaves alone.
+    Raises UnknownName for a name, or ``modality/name``, that is not there.
     """
     if init == "scratch":
         return None, Initialisation(
             name="scratch", sha256="", because="starting from scratch, as asked, or as the other folds did"
         )
     if init != "auto":
-        named = [(folder, card) for folder, card in found if card.name == init]
-        if not named:
-            names = unknown("foundation checkpoint", init, [card.name for _, card in found])
-            raise UnknownName(f"{names} 'fmseg pretrain' makes one.")
-        chosen, why = named[0], "as asked, or as the other folds did"
+        chosen, why = named_foundation(found, init), "as asked, or as the other folds did"
     else:
         fitting = [
             (folder, card)
             for folder, card in found
-            if card.modality.split("-")[0] == plans.modality.split("-")[0]
+            if card.origin is None
+            and card.modality.split("-")[0] == plans.modality.split("-")[0]
             and card.architecture.channels == plans.preprocessing.channels
         ]
         if not fitting:
@@ -50,7 +45,10 @@ def choose_start(found: Sequence[Found], plans: Plans, init: str) -> tuple[Found
         why = f"it has seen most samples of the {len(fitting)} for {plans.modality}"
     card = chosen[1]
     return chosen, Initialisation(
-        name=card.name, sha256=card.weights_sha256, because=f"starting from {card.summary}: {why}"
+        name=card.name,
+        sha256=card.weights_sha256,
+        because=f"starting from {card.summary}: {why}",
+        terms=card.foreign[1],
     )
 
 

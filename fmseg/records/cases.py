@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,9 +22,14 @@ T = TypeVar("T")
 # fmt: off
 IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff",
-    ".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".dcm", ".dicom",
+    ".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".dcm", ".dicom", ".npy", ".mp4", ".avi",
 )
 # fmt: on
+#: names without an ending that DICOM files go by: IM000001, 1.2.840.113619.2.1, US.1.2.840.113619.2.1
+BARE_NAME = re.compile(r"[^.]+|(?:[A-Za-z]{2,3}\.)?\d+(?:\.\d+)+")
+#: a directory of other files, itself without pixels
+DICOM_DIRECTORY = "DICOMDIR"
+DICOM_MARK, DICOM_MARK_AT = b"DICM", 128
 #: folders of an nnU-Net dataset that hold label maps, or what models are tested on
 NOT_PRETRAINED_ON = ("imagesTs", "labelsTr", "labelsTs")
 #: folders that are listed, or files that are looked up, at the same time: what network disks are slow at is waiting
@@ -176,21 +182,39 @@ def _list_folder(root: Path, place: str) -> tuple[list[str], list[str]]:
             for entry in entries:
                 if is_junk(entry.name) or entry.name in NOT_PRETRAINED_ON:
                     continue
-                if not _is_text(entry.name):
+                if not is_text(entry.name):
                     logger.warning("%r is left out: its name is not valid UTF-8. Rename it.", entry.path)
                     continue
                 path = f"{place}/{entry.name}" if place else entry.name
                 if entry.is_dir():
                     if not entry.is_symlink():
                         folders.append(path)
-                elif entry.name.lower().endswith(IMAGE_ENDINGS):
+                elif entry.name.lower().endswith(IMAGE_ENDINGS) or is_bare_dicom(Path(entry.path)):
                     images.append(path)
     except OSError as error:
         logger.warning("%s is left out: it cannot be listed (%s)", root / place, error.strerror)
     return folders, images
 
 
-def _is_text(name: str) -> bool:
+def is_image_file(path: Path) -> bool:
+    """Return whether a file is an image by its ending, or DICOM without one."""
+    return path.name.lower().endswith(IMAGE_ENDINGS) or is_bare_dicom(path)
+
+
+def is_bare_dicom(path: Path) -> bool:
+    """Return whether a file whose name has no ending is DICOM, by the mark in it; others are not opened."""
+    if not BARE_NAME.fullmatch(path.name) or path.name.upper() == DICOM_DIRECTORY or not path.is_file():
+        return False
+    try:
+        with open(path, "rb") as file:
+            file.seek(DICOM_MARK_AT)
+            return file.read(len(DICOM_MARK)) == DICOM_MARK
+    except OSError:
+        return False
+
+
+def is_text(name: str) -> bool:
+    """Return whether a file name is valid UTF-8, so that it can be printed and written down."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -210,9 +234,36 @@ def _number_key(match: re.Match[str]) -> str:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Return the files of a folder, junk such as .DS_Store, ._x and Thumbs.db left out, in natural order."""
-    found = [path for path in folder.iterdir() if path.is_file() and not is_junk(path.name)]
+    """Return the files of a folder in natural order.
+
+    Junk such as .DS_Store, ._x and Thumbs.db is left out, and so are names that are no text.
+    """
+    found = [path for path in folder.iterdir() if path.is_file() and not is_junk(path.name) and is_text(path.name)]
     return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def odd_entries(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield name and problem of what has an image's name in a folder and is no file, or has no name that is text."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if is_junk(entry.name):
+            continue
+        if not is_text(entry.name):
+            yield os.fsencode(entry.name).decode(errors="backslashreplace"), "its name is not valid UTF-8"
+        elif entry.name.lower().endswith(IMAGE_ENDINGS):
+            problem = _no_file(Path(entry.path))
+            if problem:
+                yield entry.name, problem
+
+
+def _no_file(path: Path) -> str:
+    """Return why a path is no file; an empty text if it is one."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "this link leads nowhere"
+    if stat.S_ISDIR(mode):
+        return "this is a folder, though its name is that of an image"
+    return "" if stat.S_ISREG(mode) else "this is no file, but a pipe or a device"
 
 
 def is_junk(name: str) -> bool:
@@ -227,7 +278,7 @@ def group_channels(paths: list[Path], ending: str) -> dict[str, tuple[Path, ...]
         if not path.name.endswith(ending):
             continue
         stem = path.name[: -len(ending)] if ending else strip_ending(path.name)
-        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        match = re.fullmatch(r"(.+)_(\d{4})", stem, re.DOTALL)
         name, channel = (match[1], int(match[2])) if match else (stem, 0)
         cases.setdefault(name, {})[channel] = path
     return {name: tuple(files[key] for key in sorted(files)) for name, files in cases.items()}

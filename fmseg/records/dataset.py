@@ -5,16 +5,13 @@ regions_class_order, overwrite_image_reader_writer, dataset. Ours: task, modalit
 keys (name, licence, description ...) are left alone.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from fmseg.errors import BadData, BadRecord
-from fmseg.files import natural_key, read_json
+from fmseg.errors import BadData
+from fmseg.files import natural_key
 from fmseg.records.cases import (
     IMAGE_ENDINGS,
     CaseFiles,
@@ -24,8 +21,8 @@ from fmseg.records.cases import (
     visible_files,
     walk_images,
 )
+from fmseg.records.declaration import Declaration, Task, label_scheme, load_declaration
 from fmseg.records.labels import ClassScheme, LabelScheme
-from fmseg.records.record import explain_validation
 from fmseg.records.sources import list_cases, listed_patients, modality_name
 from fmseg.records.tables import read_classes, read_table, scheme_of_classes
 
@@ -43,56 +40,18 @@ __all__ = [
 #: of unlabelled images of which nobody says what they are
 DEFAULT_MODALITY = "ultrasound"
 
-Task = Literal["segmentation", "classification", "unlabelled"]
-
-
-class _Entry(BaseModel):
-    images: list[str]
-    label: str | None = None
-
-
-class _Declaration(BaseModel):
-    """The keys of dataset.json that fmseg reads."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    channel_names: dict[str, str]
-    labels: dict[str, int | list[int]] = Field(default_factory=dict)
-    numTraining: int | None = None
-    file_ending: str | None = None
-    regions_class_order: list[int] | None = None
-    overwrite_image_reader_writer: str | None = None
-    dataset: dict[str, _Entry] | None = None
-    task: Task = "segmentation"
-    modality: str | None = None
-    group_regex: str | None = None
-    images: str | None = None
-
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """One raw dataset: its folder, its declaration, and where its files lie."""
 
     folder: Path
-    declaration: _Declaration
+    declaration: Declaration
 
     @classmethod
     def load(cls, folder: Path) -> "Dataset":
         """Read ``folder/dataset.json``. Raises BadRecord naming the file and each wrong key."""
-        path = folder / "dataset.json"
-        if not path.exists():
-            raise BadRecord(
-                f"{path}: there is no such file. It must name the channels, labels and file ending, as in nnU-Net: "
-                '{"channel_names": {"0": "ultrasound"}, "labels": {"background": 0, "head": 1}, '
-                '"numTraining": 20, "file_ending": ".png"}'
-            )
-        try:
-            declaration = _Declaration.model_validate(read_json(path))
-        except ValidationError as error:
-            raise BadRecord(f"{path}: {explain_validation(error, _Declaration)}") from error
-        dataset = cls(folder, declaration)
-        dataset._check(path)
-        return dataset
+        return cls(folder, load_declaration(folder / "dataset.json"))
 
     @property
     def name(self) -> str:
@@ -128,7 +87,7 @@ class Dataset:
     @property
     def labels(self) -> LabelScheme:
         """What the label values mean."""
-        return _label_scheme(self.declaration, self.folder / "dataset.json")
+        return label_scheme(self.declaration)
 
     def training_cases(self) -> Sequence[CaseFiles]:
         """Return all cases of imagesTr (or of the ``dataset`` key, or of the unlabelled source), in order.
@@ -141,7 +100,7 @@ class Dataset:
         if self.task == "unlabelled":
             return list_cases(self.source, self.modality)
         images = self._group_channels(self.folder / "imagesTr")
-        labels = self._label_maps()
+        labels = self.label_maps()
         return [CaseFiles(name, files, labels.get(name)) for name, files in images.items()]
 
     def orphan_labels(self) -> list[Path]:
@@ -149,15 +108,25 @@ class Dataset:
         if self.declaration.dataset is not None or self.task != "segmentation":
             return []
         names = {case.name for case in self.training_cases()}
-        return [path for name, path in self._label_maps().items() if name not in names]
+        return [path for name, path in self.label_maps().items() if name not in names]
 
-    def _label_maps(self) -> dict[str, Path]:
-        """Return case -> label map; where a case has several, the one with the ending of the images."""
-        folder = self.folder / "labelsTr"
+    def test_cases(self) -> list[CaseFiles]:
+        """Return the cases of imagesTs, with their label maps in labelsTs; none if there is no such folder."""
+        folder = self.folder / "imagesTs"
+        if not folder.is_dir():
+            return []
+        labels = self.label_maps("labelsTs")
+        return [CaseFiles(name, files, labels.get(name)) for name, files in self._group_channels(folder).items()]
+
+    def label_maps(self, part: str = "labelsTr") -> dict[str, Path]:
+        """Return case -> label map of a folder; where a case has several, the one with the ending of the images."""
+        folder = self.folder / part
         if not folder.is_dir():
             return {}
         found = [path for path in visible_files(folder) if path.name.lower().endswith(IMAGE_ENDINGS)]
         others = {strip_ending(path.name): path for path in found}
+        if not self.file_ending:
+            return others
         own = [path for path in visible_files(folder) if path.name.endswith(self.file_ending)]
         return others | {path.name[: len(path.name) - len(self.file_ending)]: path for path in own}
 
@@ -178,6 +147,10 @@ class Dataset:
             return read_table(path, "case", "patient")
         return listed_patients(self.source, self.modality) if self.task == "unlabelled" else {}
 
+    def centres_of_cases(self) -> Mapping[str, str]:
+        """Return case -> centre from patients.csv. Raises BadData if it is not there or has no such column."""
+        return read_table(self.folder / "patients.csv", "case", "centre")
+
     def _declared_case(self, name: str) -> CaseFiles:
         entry = (self.declaration.dataset or {})[name]
         label = self.folder / entry.label if entry.label else None
@@ -188,46 +161,7 @@ class Dataset:
             raise BadData(f"{folder}: there is no such folder. Put the training images there.")
         return group_channels(visible_files(folder), self.file_ending)
 
-    def _check(self, path: Path) -> None:
-        names = self.declaration.channel_names
-        if sorted(names) != sorted(str(index) for index in range(len(names))) or not names:
-            raise BadRecord(f"{path}: 'channel_names' must number the channels from \"0\" on, and has {list(names)}.")
-        if self.declaration.group_regex is not None:
-            try:
-                groups = re.compile(self.declaration.group_regex).groups
-            except re.error as error:
-                raise BadRecord(f"{path}: 'group_regex' is no regular expression ({error}).") from error
-            if groups != 1:
-                raise BadRecord(f"{path}: 'group_regex' must have one group in brackets, as in \"^(P[0-9]+)_\".")
-        if self.task == "unlabelled":
-            return
-        if self.declaration.dataset is None and not self.declaration.file_ending:
-            raise BadRecord(f"{path}: the key 'file_ending' is missing (for example \".png\").")
-        if self.task == "segmentation":
-            _label_scheme(self.declaration, path)
-
 
 def declare_unlabelled(source: Path) -> dict[str, Any]:
     """Return the dataset.json of images that are read where they lie."""
     return {"channel_names": {"0": DEFAULT_MODALITY}, "task": "unlabelled", "images": str(source)}
-
-
-def _label_scheme(declaration: _Declaration, path: Path) -> LabelScheme:
-    labels: dict[str, Any] = dict(declaration.labels)
-    if labels.pop("background", None) != 0:
-        raise BadRecord(f"{path}: 'labels' must have \"background\": 0.")
-    ignore = labels.pop("ignore", None)
-    if not labels:
-        raise BadRecord(f"{path}: 'labels' has a background only. Add the classes to be segmented.")
-    values = tuple(tuple(value) if isinstance(value, list) else (value,) for value in labels.values())
-    has_regions = any(isinstance(value, list) for value in labels.values())
-    used = sorted({value for group in values for value in group})
-    if used != list(range(1, len(used) + 1)):
-        remap = {value: index for index, value in enumerate(used, start=1)}
-        raise BadRecord(f"{path}: label values must be consecutive from 1 and are {used}. Remap them: {remap}.")
-    if ignore is not None and ignore != len(used) + 1:
-        raise BadRecord(f"{path}: 'ignore' must be the highest value, {len(used) + 1}, and is {ignore}.")
-    painted = tuple(declaration.regions_class_order or ()) if has_regions else tuple(v[0] for v in values)
-    if len(painted) != len(values):
-        raise BadRecord(f"{path}: 'regions_class_order' must give one value per region ({len(values)}).")
-    return LabelScheme(names=tuple(labels), values=values, painted=painted, has_regions=has_regions, ignore=ignore)

@@ -5,16 +5,23 @@ from typing import ClassVar, Literal
 from fmseg.records.record import Part, Record
 
 Severity = Literal["error", "warning", "note"]
+Remedy = Literal["", "leave_out", "keep_first", "remove"]
 
 
 class Finding(Part):
-    """One thing that the doctor found: what, where, and how to mend it."""
+    """One thing that the doctor found: what, where, why it matters, and how to mend it."""
 
     severity: Severity
     #: the file or case it is about, relative to the raw dataset where possible
     where: str
     problem: str
     mend: str
+    #: what would come of it
+    why: str = ""
+    #: the cases that it is about; those of single files are filled in by the doctor
+    cases: tuple[str, ...] = ()
+    #: what a mended copy does about it: without its cases, without all but the first, without the file at ``where``
+    remedy: Remedy = ""
 
 
 class Intensity(Part):
@@ -60,6 +67,8 @@ class CaseFacts(Part):
     patient: str
     #: 16 hexadecimal digits per 2D image: alike where images look alike; empty if it was not measured
     looks: str = ""
+    #: a salted hash of the patient that the file's header names (DICOM); empty where none is named
+    header_patient: str = ""
 
 
 class ClassFacts(Part):

@@ -1,15 +1,17 @@
 """A foundation checkpoint: backbone.safetensors and this card beside it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
+from fmseg.errors import UnknownName, UsageError
 from fmseg.files import writing
 from fmseg.records.plans import Architecture, Pretraining
 from fmseg.records.record import Part, Record
 from fmseg.records.run import Parent, Provenance
+from fmseg.registry import unknown
 
 CARD, WEIGHTS = "foundation.json", "backbone.safetensors"
 #: sorted first 64 bits of the content hash of every image seen: 8 bytes an image, of which nothing can be read
@@ -51,6 +53,33 @@ class BestTeacher(Part):
     is_used: bool
 
 
+class Origin(Part):
+    """Other people's weights that a checkpoint was made from."""
+
+    #: name in the table of sources
+    source: str
+    title: str
+    #: where they are published
+    where: str
+    licence: str
+    #: whether that allows commercial use; None where nobody here knows
+    commercial: bool | None
+    #: name of the file, and its SHA-256
+    file: str
+    sha256: str
+    #: side in pixels of the images that they were trained on
+    input_px: int
+    #: (tensors, why they were not taken)
+    dropped: tuple[tuple[str, str], ...] = ()
+    #: what was added or changed
+    notes: tuple[str, ...] = ()
+
+    @property
+    def terms(self) -> str:
+        """The licence, with what it forbids."""
+        return f"{self.licence} (no commercial use)" if self.commercial is False else self.licence
+
+
 class Foundation(Record):
     """What someone must know to use a pretrained backbone, and what it has seen (foundation.json)."""
 
@@ -86,7 +115,28 @@ class Foundation(Record):
     seconds: float = 0.0
     #: UTC, as in 2026-01-31T12:00:00+00:00; empty where nobody has noted it
     finished: str = ""
+    #: None for weights that were made here
+    origin: Origin | None = None
     provenance: Provenance
+
+    @property
+    def foreign(self) -> tuple[str, str]:
+        """Source and terms of the other people's weights that it, or one of its parents, was made from; or empty."""
+        if self.origin is not None:
+            return self.origin.source, self.origin.terms
+        return (self.parent.source, self.parent.terms) if self.parent is not None else ("", "")
+
+    def for_channels(self, channels: int) -> Self:
+        """Return the card of the same weights for images of so many channels. Raises UsageError for 2, 4 ..."""
+        own = self.architecture.channels
+        if own == channels:
+            return self
+        if {own, channels} != {1, 3}:
+            raise UsageError(
+                f"{self.name} takes {own} channel(s), and the images have {channels}. Only 1 and 3 become each other."
+            )
+        mean, std = moments_for(self.mean, self.std, channels)
+        return self.evolve(architecture=self.architecture.evolve(channels=channels), mean=mean, std=std)
 
     @property
     def total_samples(self) -> int:
@@ -107,9 +157,28 @@ class Foundation(Record):
         )
 
 
+def moments_for(
+    mean: Sequence[float], std: Sequence[float], channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return one mean and one std for all channels: those of a checkpoint, averaged over its own."""
+    return (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
+
+
 def find_foundations(folder: Path) -> list[tuple[Path, Foundation]]:
     """Return (folder, card) of every finished checkpoint below ``foundation/<modality>/<name>``."""
     return [(path.parent, Foundation.load(path)) for path in sorted(folder.glob(f"*/*/{CARD}"))]
+
+
+def named_foundation(found: Sequence[tuple[Path, Foundation]], name: str) -> tuple[Path, Foundation]:
+    """Return folder and card of the checkpoint ``name``, or ``modality/name``.
+
+    Raises UnknownName, with the nearest name, if it is not there.
+    """
+    for folder, card in found:
+        if name in (card.name, f"{card.modality}/{card.name}"):
+            return folder, card
+    names = unknown("foundation checkpoint", name, [card.name for _, card in found])
+    raise UnknownName(f"{names} 'fmseg pretrain' makes one, 'fmseg import_weights' too.")
 
 
 def write_seen(folder: Path, content_hashes: Collection[str]) -> int:

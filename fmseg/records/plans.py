@@ -1,7 +1,9 @@
 """What was decided: every number of preprocessing, pretraining and finetuning, each with its reason."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fmseg.records.labels import OutputScheme
 from fmseg.records.recipe import Recipe
@@ -41,7 +43,7 @@ class Preprocessing(Part):
     image_size: tuple[int, int]
     #: (y, x) in mm; None in mode fit
     spacing_mm: tuple[float, float] | None
-    #: channels of the network's input: 1 for grey images saved as RGB
+    #: channels of the network's input: 1 for grey images saved as RGB; those of its neighbours included
     channels: int
     #: to [0, 1]: of the 8-bit range, between percentiles of each image, or between two fixed values of the set
     intensity: Literal["eight_bit", "image_percentiles", "fixed_window"]
@@ -51,28 +53,73 @@ class Preprocessing(Part):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     store_dtype: Literal["uint8", "float16"]
+    #: slices or frames on each side that are shown as further channels; the first and last slice stand for those
+    #: that are not there
+    neighbours: int = Field(default=0, ge=0, le=8, exclude_if=lambda value: not value)
+
+    @property
+    def file_channels(self) -> int:
+        """Channels of one slice."""
+        return self.channels // (2 * self.neighbours + 1)
 
 
 class Architecture(Part):
-    """A plain ViT."""
+    """A ViT: a plain one, unless one of the last fields, which other people's weights need, says otherwise."""
 
     name: str
-    patch_size: int
-    width: int
-    depth: int
-    num_heads: int
-    mlp_ratio: float
+    # bounds that no network comes near: a file from elsewhere must not ask for more than a machine has
+    patch_size: int = Field(ge=1, le=256)
+    width: int = Field(ge=1, le=2**15)
+    depth: int = Field(ge=1, le=1000)
+    num_heads: int = Field(ge=1, le=1024)
+    mlp_ratio: float = Field(gt=0, le=64)
     ffn: Literal["mlp", "swiglu"]
-    num_registers: int
+    num_registers: int = Field(ge=0, le=1024)
     #: initial LayerScale; None for no LayerScale
     layer_scale: float | None
     layer_norm_eps: float
-    channels: int
+    channels: int = Field(ge=1, le=1024)
     #: (height, width) of the images that the position embedding was made for
     image_size: tuple[int, int]
     #: how the position grid is resampled: by size, or by DINOv2's scale factor with offset 0.1
     position_interpolation: Literal["size", "offset"]
     position_antialias: bool
+    #: of the MLP; a gated one (swiglu) has its own
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
+    class_token: bool = True
+    #: whether the tokens carry an embedding of their position
+    absolute_positions: bool = True
+    #: what attention knows of positions: nothing; rotations of queries and keys (RoPE); a table of biases by distance;
+    #: biases by the query and its distance along each axis
+    relation: Literal["none", "rotary", "table", "decomposed"] = "none"
+    #: side, in patches, of the windows that attention stays within, only with "decomposed"; 0: no windows
+    window: int = 0
+    #: blocks, counted from 0, that attend to the whole image in spite of ``window``
+    global_blocks: tuple[int, ...] = ()
+    #: LayerNorm before the first block, and after the last
+    input_norm: bool = False
+    output_norm: bool = True
+
+    @property
+    def peculiar(self) -> tuple[str, ...]:
+        """Names of the fields by which this is no plain ViT; empty for a plain one."""
+        fields = type(self).model_fields
+        return tuple(
+            name for name in fields if not fields[name].is_required() and getattr(self, name) != fields[name].default
+        )
+
+    @model_serializer(mode="wrap")
+    def _plainly(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Say what sets a ViT apart from a plain one only where it does: records of plain ones stay as they were."""
+        values: dict[str, Any] = dump(self)
+        fields = type(self).model_fields
+        return {name: value for name, value in values.items() if fields[name].is_required() or name in self.peculiar}
+
+    @property
+    def min_parameters(self) -> int:
+        """Number of weights that it has at least: of attention and of the position embedding."""
+        tokens = (self.image_size[0] // self.patch_size) * (self.image_size[1] // self.patch_size)
+        return 4 * self.depth * self.width**2 + tokens * self.width
 
 
 class Views(Part):

@@ -5,10 +5,11 @@ them. ``fmseg train 501 0 -r linear --set iterations=500`` changes them once mor
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from fmseg.errors import NotReady
 from fmseg.records.record import Part
 from fmseg.records.settings import apply_settings
 from fmseg.registry import Registry
@@ -38,8 +39,37 @@ class Augmentation(Part):
     blur_sigma_px: float
 
 
+class UNetShape(Part):
+    """The stages of a U-Net, that of the full resolution first."""
+
+    features: tuple[int, ...]
+    #: (y, x) of the two convolutions of each stage; the first one of them strides
+    kernels: tuple[tuple[int, int], ...]
+    strides: tuple[tuple[int, int], ...]
+    #: share of the loss of the logits at each resolution, the full one first
+    supervision: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        stages = {len(self.features), len(self.kernels), len(self.strides)}
+        if len(stages) != 1 or not 0 < len(self.supervision) < len(self.strides):
+            raise ValueError("a U-Net has features, kernels and strides of each stage, and supervision of fewer")
+        return self
+
+
+class Optimisation(Part):
+    """How the weights of a network are moved; ``Recipe`` has the same numbers."""
+
+    optimizer: Literal["adamw", "sgd"]
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    schedule_power: float
+    clip_norm: float
+
+
 class Recipe(Part):
-    """One way to train: decoder, what is frozen, and all the numbers."""
+    """One way to train: network, decoder, what is frozen, and all the numbers."""
 
     name: str
     decoder: str
@@ -69,19 +99,38 @@ class Recipe(Part):
     validation_cases: int
     precision: Literal["float32", "bfloat16", "float16"]
     seed: int
-    # of classification alone; left out of the file where they change nothing, so that digests of older plans stand
+    # below: left out of the file where they change nothing, so that digests of older plans stand
+    #: ``vit`` for a backbone with the decoder; else a whole network, which starts from random weights
+    network: str = Field(default="vit", exclude_if=lambda value: value == "vit")
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", exclude_if=lambda value: value == "adamw")
+    #: Nesterov's, of ``sgd``
+    momentum: float = Field(default=0.0, exclude_if=lambda value: not value)
+    #: after the warm-up the learning rate falls as (1 - progress) to this power
+    schedule_power: float = Field(default=1.0, exclude_if=lambda value: value == 1)
+    #: a run ends after so many validations without a better one, and keeps the best weights; 0: never
+    patience: int = Field(default=0, exclude_if=lambda value: not value)
+    #: what the recipe ``unet`` trains, and how
+    unet: UNetShape | None = Field(default=None, exclude_if=lambda value: value is None)
+    unet_optimisation: Optimisation | None = Field(default=None, exclude_if=lambda value: value is None)
+    # of classification alone
     #: factor on the loss of each class, in the order of the label scheme; empty for 1 each
     class_weights: tuple[float, ...] = Field(default=(), exclude_if=lambda value: not value)
     #: share of the target that is spread over all classes
     label_smoothing: float = Field(default=0.0, exclude_if=lambda value: not value)
     #: mixup's alpha: images are mixed in pairs, their shares drawn from Beta(alpha, alpha); 0 switches it off
     mixup: float = Field(default=0.0, exclude_if=lambda value: not value)
+    #: CutMix's alpha: a box of another image is put in, its area 1 minus a share from Beta(alpha, alpha); 0: off.
+    #: Where both are on, each image gets one of them
+    cutmix: float = Field(default=0.0, exclude_if=lambda value: not value)
     #: share of the features that the head does not see in a step
     head_dropout: float = Field(default=0.0, exclude_if=lambda value: not value)
     #: the head sees class token and mean patch after so many last blocks
     head_blocks: int = Field(default=1, exclude_if=lambda value: value == 1)
-    #: steps: by gradient, in the loop; grid: the best of a grid of regressions on frozen features
-    learned_by: Literal["steps", "grid"] = Field(default="steps", exclude_if=lambda value: value == "steps")
+    #: steps: by gradient, in the loop. On frozen features: the best of a grid of regressions, a regression on the
+    #: class token alone, the votes of the nearest images
+    learned_by: Literal["steps", "grid", "logreg", "neighbours"] = Field(
+        default="steps", exclude_if=lambda value: value == "steps"
+    )
 
 
 recipes: Registry[Change] = Registry("recipe")
@@ -104,14 +153,66 @@ recipes.add(
         drop_path=0.0,
     ),
 )
+# the decoder is as random as beside a backbone that learns, so it keeps the learning rate
+recipes.add("upernet_frozen", changed(decoder="upernet", freeze_backbone=True, layer_decay=1.0, drop_path=0.0))
 
+
+def whole_network(planned: Recipe, name: str, **changes: Any) -> Recipe:
+    """Return a recipe for a network without our backbone: all of its layers are random, and learn alike."""
+    return planned.evolve(
+        network=name, decoder="none", freeze_backbone=False, layer_decay=1.0, drop_path=0.0, **changes
+    )
+
+
+def _unet(planned: Recipe) -> Recipe:
+    shape, optimisation = _planned_unet(planned)
+    return whole_network(planned, "unet", decoder_channels=0, unet=shape, **optimisation.model_dump())
+
+
+def _planned_unet(planned: Recipe) -> tuple[UNetShape, Optimisation]:
+    if planned.unet is None or planned.unet_optimisation is None:
+        raise NotReady(
+            "The plan has no U-Net: it is of classes, which need none, or older than this fmseg. "
+            "For a dataset with label maps, make it anew: fmseg plan -d NUMBER"
+        )
+    return planned.unet, planned.unet_optimisation
+
+
+recipes.add("unet", _unet)
+recipes.add(
+    "multiresunet",
+    lambda planned: whole_network(planned, "multiresunet", decoder_channels=_planned_unet(planned)[0].features[0]),
+)
+# 16 maps at the full resolution, as in the paper
+recipes.add("unetr", lambda planned: whole_network(planned, "unetr", decoder_channels=16))
 
 recipes.add("finetune", changed(decoder="class_head"))
+
+
 # the features are those of the checkpoint: nothing is warmed up, decayed or averaged, and no image is changed
+def _probe(decoder: str, learned_by: str) -> Change:
+    # all see as many blocks, so that they share the features that are kept
+    return changed(
+        decoder=decoder,
+        freeze_backbone=True,
+        learned_by=learned_by,
+        head_blocks=4,
+        drop_path=0.0,
+        mixup=0.0,
+        cutmix=0.0,
+    )
+
+
+recipes.add("linear_probe", _probe("class_head", "grid"))
+recipes.add("logreg", _probe("class_head", "logreg"))
+recipes.add("knn", _probe("nearest_head", "neighbours"))
+# a random head on features that stay: the learning rate of random weights
 recipes.add(
-    "linear_probe",
-    changed(decoder="class_head", freeze_backbone=True, learned_by="grid", head_blocks=4, drop_path=0.0, mixup=0.0),
+    "attentive_probe",
+    changed(decoder="attentive_head", freeze_backbone=True, learning_rate=1e-3, layer_decay=1.0, drop_path=0.0),
 )
+recipes.add("resnet50", lambda planned: whole_network(planned, "resnet50"))
+recipes.add("efficientnetv2", lambda planned: whole_network(planned, "efficientnetv2"))
 
 
 def resolve(name: str, planned: Recipe, settings: dict[str, str]) -> Recipe:
@@ -119,4 +220,7 @@ def resolve(name: str, planned: Recipe, settings: dict[str, str]) -> Recipe:
 
     Raises UnknownName for a recipe, UsageError for a setting that does not exist or does not fit.
     """
-    return apply_settings(recipes[name](planned).evolve(name=name), settings)
+    recipe = recipes[name](planned).evolve(name=name, unet_optimisation=None)
+    if recipe.network != "unet":
+        recipe = recipe.evolve(unet=None)
+    return apply_settings(recipe, settings)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_jsonable_python
 
 from fmseg.errors import BadRecord
-from fmseg.files import read_json, sha256, write_json
+from fmseg.files import read_json, sha256, to_json, write_bytes
 from fmseg.registry import unknown
 
 
@@ -49,23 +49,32 @@ class Record(Part):
 
     def save(self, path: Path) -> None:
         """Write the record atomically, its version first."""
-        write_json(path, {"version": self.VERSION, **self.model_dump(mode="json")})
+        write_bytes(path, self.content())
+
+    def content(self) -> bytes:
+        """Return the file's bytes."""
+        return to_json({"version": self.VERSION, **self.model_dump(mode="json")})
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read, migrate and validate. Raises BadRecord naming file and key."""
-        value = read_json(path)
-        if not isinstance(value, dict) or not isinstance(value.get("version"), int):
-            raise BadRecord(f"{path}: there is no 'version' in it, so this is not a {cls.__name__} of fmseg.")
+        return cls.read(read_json(path), str(path))
+
+    @classmethod
+    def read(cls, value: Any, source: str) -> Self:
+        """Migrate and validate the JSON value of a file. Raises BadRecord naming ``source`` and key."""
+        if not isinstance(value, dict) or not isinstance(value.get("version"), int) or value["version"] < 1:
+            raise BadRecord(f"{source}: there is no 'version' in it, so this is not a {cls.__name__} of fmseg.")
+        value = dict(value)
         version = value.pop("version")
         if version > cls.VERSION:
             raise BadRecord(
-                f"{path}: written by a newer fmseg (version {version}; this one knows {cls.VERSION}). Update fmseg."
+                f"{source}: written by a newer fmseg (version {version}; this one knows {cls.VERSION}). Update fmseg."
             )
         while version < cls.VERSION:
             value = cls.MIGRATIONS[version](value)
             version += 1
-        return cls.parse(value, str(path))
+        return cls.parse(value, source)
 
 
 def explain_validation(error: ValidationError, cls: type[BaseModel]) -> str:

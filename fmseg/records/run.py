@@ -6,6 +6,7 @@ times, so that two equal runs give equal bytes; times go to timing.jsonl.
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -43,7 +44,7 @@ class Provenance(Part):
             fmseg=__version__,
             commit=_commit(),
             packages={name: _version(name) for name in PACKAGES},
-            command=" ".join(["fmseg", *sys.argv[1:]]),
+            command=" ".join(["fmseg", *map(_without_place, sys.argv[1:])]),
             deterministic=deterministic,
         )
 
@@ -57,6 +58,8 @@ class Initialisation(Part):
     sha256: str
     #: why it was taken, in words
     because: str
+    #: of the other people's weights that it was made from; empty for what was made here
+    terms: str = ""
 
 
 class RunRecord(Record):
@@ -103,6 +106,9 @@ class Parent(Part):
     samples_seen: int
     #: whether its heads go on too, or new ones are learned
     keeps_heads: bool
+    #: source and terms of the other people's weights that it was made from; empty for what was made here
+    source: str = ""
+    terms: str = ""
 
 
 class PretrainConfig(RunRecord):
@@ -134,6 +140,8 @@ class RunConfig(RunRecord):
     #: of the images in [0, 1], likewise: the network sees (value - mean) / std
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    #: digest of what its cases are trained and scored toward; empty where nobody has noted it
+    labels: str = ""
 
     def determining(self) -> str:
         """Return the digest of all that determines the result; why this start was chosen is not among it."""
@@ -214,6 +222,9 @@ class RunFolder:
             config.save(path)
             return
         there = type(config).load(path)
+        if isinstance(there, RunConfig) and isinstance(config, RunConfig):
+            _need_same_labels(self.path, there, config)
+            config = config.evolve(labels=there.labels)
         if there.determining() != config.determining():
             raise UsageError(
                 f"{self.path} holds a run with other settings ({_differences(there, config)}). "
@@ -223,6 +234,14 @@ class RunFolder:
         if before is not None and now is not None and before != now:
             ways = ("deterministic", "fast") if before else ("fast", "deterministic")
             logger.warning("%s began with %s algorithms, and goes on with %s ones.", self.path, *ways)
+
+
+def _need_same_labels(path: Path, there: RunConfig, config: RunConfig) -> None:
+    if there.labels and config.labels and there.labels != config.labels:
+        raise UsageError(
+            f"{path} holds a run on other labels: label maps or classes of its cases were changed since it began. "
+            "Type --fresh to start over, or restore them."
+        )
 
 
 def _differences(one: RunRecord, other: RunRecord) -> str:
@@ -246,6 +265,15 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
+
+
+def _without_place(argument: str) -> str:
+    """Return an argument without the folders of this machine: runs are handed on, and users have names."""
+    option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    if not os.path.isabs(value):
+        return argument
+    here = os.path.relpath(value)
+    return option + equals + (os.path.basename(value.rstrip("/")) if here.startswith("..") else here)
 
 
 def _version(package: str) -> str:

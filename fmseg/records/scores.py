@@ -3,9 +3,13 @@
 import math
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from fmseg.records.record import Part, Record
 from fmseg.records.seen import Seen
 
+#: what lies in no class or region
+BACKGROUND = "background"
 #: columns and rows
 Table = tuple[tuple[str, ...], list[tuple[object, ...]]]
 
@@ -25,6 +29,8 @@ class ClassScore(Part):
     iou: float | None
     #: in ``Scores.distance_unit``
     hd95: float | None
+    #: likewise; None in scores that are older than this measure, too
+    assd: float | None = None
     nsd: float | None
     tp: int
     fp: int
@@ -60,6 +66,9 @@ class Scores(Record):
     foreground_dice: Interval
     pooled_foreground_dice: float
     pooled_dice_with_background: float
+    #: class -> Dice pooled over all pixels, ``BACKGROUND`` among them; a class that is nowhere is left out, and in
+    #: scores that are older than this all are
+    pooled_dice: dict[str, float] = Field(default_factory=dict)
     distance_unit: str
     nsd_tolerance: float
     #: how empty masks count, in words
@@ -74,9 +83,13 @@ class Scores(Record):
 
     def table(self) -> Table:
         """Return columns and rows for people."""
-        measures = ("dice", "iou", "hd95", "nsd")
-        rows = [(name, *(means[m].mean if m in means else None for m in measures)) for name, means in self.mean.items()]
-        return ("class", "Dice", "IoU", f"HD95 [{self.distance_unit}]", "NSD"), list(rows)
+        measures = ("dice", "iou", "hd95", "assd", "nsd")
+        rows: list[tuple[object, ...]] = [
+            (name, *(means[m].mean if m in means else None for m in measures), self.pooled_dice.get(name))
+            for name, means in self.mean.items()
+        ]
+        unit = self.distance_unit
+        return ("class", "Dice", "IoU", f"HD95 [{unit}]", f"ASSD [{unit}]", "NSD", "pooled Dice"), rows
 
     def summary(self) -> dict[str, Any]:
         """Return the content of nnU-Net's summary.json: undefined values are NaN there."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
 from fmseg.records.record import Part, Record
 from fmseg.records.scores import Interval
 from fmseg.records.seen import Seen
@@ -12,7 +14,7 @@ class Member(Part):
     """One recipe of the ensemble: all its folds are averaged."""
 
     #: folder of the runs, relative to the dataset's results, as ``upernet__fmsegPlans``
-    runs: str
+    runs: str = Field(pattern=r"^[^/\\]*[^/\\.][^/\\]*$")
     folds: tuple[int, ...]
     weight: int
 
@@ -31,6 +33,8 @@ class Candidate(Part):
 
     name: str
     score: Interval
+    #: of each fold alone; empty for an ensemble, and in files that are older than this
+    folds: tuple[float, ...] = ()
 
 
 def _named_dice(value: dict[str, Any]) -> dict[str, Any]:

@@ -2,54 +2,110 @@
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from fmseg.errors import BadData
 from fmseg.files import natural_key
 from fmseg.records.labels import SEPARATOR, ClassScheme, split_classes
 
+#: of the problems of one table
+MAX_TOLD = 5
+DELIMITERS = ",;\t"
+
 
 def read_table(path: Path, key: str, value: str) -> dict[str, str]:
-    """Return two columns of a CSV file as a dictionary. Raises BadData naming the missing column or file."""
-    with readable_table(path, (key, value)) as reader:
-        return {row[key]: row[value] for row in reader}
+    """Return two columns of a CSV file as a dictionary.
+
+    Raises BadData naming a missing file or column, and keys that have no value, or two of them.
+    """
+    found: dict[str, str] = {}
+    problems = []
+    for line, row in read_rows(path, (key, value)):
+        name, text = row[key], row[value]
+        if not text:
+            problems.append(f"line {line}: the {value} of '{name}' is empty")
+        elif found.setdefault(name, text) != text:
+            problems.append(f"line {line}: the {value} of '{name}' is '{found[name]}' above and '{text}' here")
+    _refuse(path, problems)
+    return found
 
 
-@contextmanager
-def readable_table(path: Path, columns: Sequence[str]) -> Iterator[csv.DictReader]:
-    """Open a CSV file with a head line. Raises BadData naming the missing column or file."""
-    if not path.exists():
-        raise BadData(f"{path}: there is no such file. It must have the columns {','.join(columns)}.")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for column in columns:
-            if column not in (reader.fieldnames or []):
-                raise BadData(f"{path}: the column '{column}' is missing; it has {reader.fieldnames}.")
-        yield reader
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line number and cells of each row of a CSV file; commas, semicolons or tabs stand between them.
+
+    Raises BadData naming a missing file or column, a line with too few cells, or what is no text.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            head = file.readline()
+            if "\0" in head:
+                raise BadData(f"{path}: this table is not UTF-8 text. Save it as CSV in UTF-8.")
+            if not head.strip():
+                raise BadData(f"{path}: the table is empty. Its first line must be {','.join(columns)}.")
+            delimiter = max(DELIMITERS, key=head.count)
+            names = [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
+            _check_columns(path, names, columns)
+            reader = csv.reader(file, delimiter=delimiter)
+            for row in reader:
+                if not any(cell.strip() for cell in row):
+                    continue
+                if len(row) < len(names):
+                    cells = f"line {reader.line_num + 1} has {len(row)} cells, and the table {len(names)} columns"
+                    raise BadData(f"{path}: {cells}. Fill in what is missing.")
+                yield reader.line_num + 1, dict(zip(names, (cell.strip() for cell in row), strict=False))
+    except FileNotFoundError as error:
+        mend = f"It must have the columns {','.join(columns)}."
+        raise BadData(f"{path}: there is no such file. {mend}") from error
+    except IsADirectoryError as error:
+        raise BadData(f"{path}: this is a folder, and must be a table. Rename it.") from error
+    except UnicodeDecodeError as error:
+        raise BadData(f"{path}: this table is not UTF-8 text ({error}). Save it as CSV in UTF-8.") from error
+    except csv.Error as error:
+        raise BadData(f"{path}: this table cannot be read ({error}). Save it as UTF-8 with commas.") from error
+
+
+def _check_columns(path: Path, names: list[str], columns: Sequence[str]) -> None:
+    for column in columns:
+        if column not in names:
+            raise BadData(f"{path}: the column '{column}' is missing; it has {names}. Name it in the first line.")
+    for name in names:
+        if names.count(name) > 1:
+            raise BadData(f"{path}: the column '{name}' is there twice. Remove one of them.")
+
+
+def _refuse(path: Path, problems: list[str]) -> None:
+    if problems:
+        more = f"; and {len(problems) - MAX_TOLD} more" if len(problems) > MAX_TOLD else ""
+        raise BadData(f"{path}: {'; '.join(problems[:MAX_TOLD])}{more}. Write one line for each case.")
 
 
 def read_classes(path: Path) -> dict[str, str]:
     """Return case -> label from a CSV: columns case,label, or a column of 0 and 1 for each class beside case.
 
     A case of several classes has semicolons between them, one of none is ``;``. Raises BadData naming a missing
-    column or a wrong cell.
+    column, a wrong cell, or a case that has two labels.
     """
-    with readable_table(path, ("case",)) as reader:
-        names = [name for name in reader.fieldnames or [] if name != "case"]
-        if "label" in names:
-            return {row["case"]: row["label"].strip() for row in reader}
-        found = {}
-        for row in reader:
-            wrong = [name for name in names if row[name] not in ("0", "1")]
-            if wrong or not names:
-                what = f"'{row[wrong[0]]}' of {wrong[0]} is neither 0 nor 1" if wrong else "there are no classes"
-                raise BadData(
-                    f"{path}, case '{row['case']}': {what}. Give a column 'label', or 0 and 1 for each class."
-                )
-            # a case of none of the classes is labelled all the same
-            found[row["case"]] = SEPARATOR.join(name for name in names if row[name] == "1") or SEPARATOR
-        return found
+    found: dict[str, str] = {}
+    problems = []
+    for line, row in read_rows(path, ("case",)):
+        case = row["case"]
+        label = row["label"] if "label" in row else _label_of_columns(path, row)
+        if found.setdefault(case, label) != label:
+            problems.append(f"line {line}: the label of '{case}' is '{found[case]}' above and '{label}' here")
+    _refuse(path, problems)
+    return found
+
+
+def _label_of_columns(path: Path, row: dict[str, str]) -> str:
+    """Return the classes whose columns say 1."""
+    names = [name for name in row if name != "case"]
+    wrong = [name for name in names if row[name] not in ("0", "1")]
+    if wrong or not names:
+        what = f"'{row[wrong[0]]}' of {wrong[0]} is neither 0 nor 1" if wrong else "there are no classes"
+        mend = "Give a column 'label', or 0 and 1 for each class."
+        raise BadData(f"{path}, case '{row['case']}': {what}. {mend}")
+    # a case of none of the classes is labelled all the same
+    return SEPARATOR.join(name for name in names if row[name] == "1") or SEPARATOR
 
 
 def scheme_of_classes(labels: Mapping[str, str]) -> ClassScheme:

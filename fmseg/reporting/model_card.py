@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fmseg.console import duration
 from fmseg.records.foundation import WEIGHTS, Foundation, ProbeScore
 from fmseg.records.plans import Pretraining
+from fmseg.reporting.foreign_card import foreign_card
 
 CAPTIONS = {
     "progress": "How it went: losses, scores of the labelled datasets, how much of its room the teacher uses.",
@@ -20,6 +21,8 @@ METHOD = "Oquab et al., *DINOv2: Learning Robust Visual Features without Supervi
 
 def model_card(card: Foundation, pictures: Sequence[str]) -> str:
     """Return the Markdown. pictures: names of the PNGs beside it, without the ending."""
+    if card.origin is not None:
+        return foreign_card(card)
     parts = [
         _what(card),
         _origin(card),

@@ -48,7 +48,7 @@ def overlay(
         inside = labels == value
         colour = np.array(colour_of(value, colours), dtype=float)
         drawn[inside] = np.rint((1 - filling) * drawn[inside] + filling * colour).astype(np.uint8)
-        drawn[_contour(inside, thickness)] = colour.astype(np.uint8)
+        drawn[contour(inside, thickness)] = colour.astype(np.uint8)
     return drawn
 
 
@@ -99,7 +99,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, top: int, legend: Mapping[str, Colou
         left += TEXT_PX + 4 * GAP_PX + round(font.getlength(name))
 
 
-def _contour(inside: np.ndarray, thickness: int) -> np.ndarray:
+def contour(inside: np.ndarray, thickness: int) -> np.ndarray:
     """Return the outermost pixels of a region; where it leaves the image, it has no contour."""
     import cv2
 

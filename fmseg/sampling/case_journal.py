@@ -33,16 +33,27 @@ class _Head(BaseModel):
     case: str
     stamp: str
     patient: str
+    header_patient: str = ""
 
 
 class CaseJournal:
     """The lines of the cases of one dataset."""
 
     def __init__(
-        self, path: Path, cases: Sequence[CaseFiles], labels: LabelScheme | None, patient_of: Mapping[str, str] | None
+        self,
+        path: Path,
+        cases: Sequence[CaseFiles],
+        labels: LabelScheme | None,
+        patient_of: Mapping[str, str] | None,
+        *,
+        headers_count: bool = False,
     ) -> None:
-        """cases: of different names, in the dataset's order. patient_of: None where nobody asks for patients."""
+        """cases: of different names, in the dataset's order. patient_of: None where nobody asks for patients.
+
+        headers_count: whether the patient that a file's header names comes before ``patient_of``.
+        """
         self.path, self.cases, self.patient_of, self.labels = path, cases, patient_of, labels
+        self.headers_count = headers_count
         #: of each case's line, in bytes; -1 for a case that is not measured
         self._start = np.full(len(cases), -1, np.int64)
         self._length = np.zeros(len(cases), np.int32)
@@ -64,6 +75,8 @@ class CaseJournal:
 
     def append(self, number: int, line: str) -> None:
         """Enter what was measured of a case; it is on the disk a few seconds later."""
+        # a new line has the patient of the name; its header may know better
+        self._has_new_patient[number] = self.headers_count and '"header_patient":""' not in line
         self._enter(number, len(line.encode()) + 1)
         self._waiting.append(line)
         if time.monotonic() - self._appended > APPEND_SECONDS:
@@ -89,9 +102,10 @@ class CaseJournal:
             for number, (start, length) in enumerate(zip(self._start.tolist(), self._length.tolist(), strict=True)):
                 old.seek(start)
                 line = old.read(length)
-                if self.patient_of is not None and self._has_new_patient[number]:
-                    patient = self.patient_of[self.cases[number].name]
-                    fact = CaseFacts.model_validate_json(line).model_copy(update={"patient": patient})
+                if self._has_new_patient[number]:
+                    fact = CaseFacts.model_validate_json(line)
+                    patient = self._patient(self.cases[number].name, fact.header_patient)
+                    fact = fact.model_copy(update={"patient": patient})
                     line = fact.model_dump_json().encode() + b"\n"
                 new.write(line)
 
@@ -110,7 +124,7 @@ class CaseJournal:
                         continue
                     self._start[number], self._length[number] = start, length
                     if self.patient_of is not None:
-                        self._has_new_patient[number] = head.patient != self.patient_of[case.name]
+                        self._has_new_patient[number] = head.patient != self._patient(case.name, head.header_patient)
         self._found = self._end
 
     def _known(self, lines: Sequence[bytes]) -> Iterator[tuple[int, int, int, _Head]]:
@@ -126,6 +140,10 @@ class CaseJournal:
                 yield number, start, len(line), head
             else:
                 self.num_stale, self.stale_case = self.num_stale + 1, head.case if head else ""
+
+    def _patient(self, name: str, header_patient: str) -> str:
+        assert self.patient_of is not None
+        return header_patient if self.headers_count and header_patient else self.patient_of[name]
 
     def _stamps(self, files: Sequence[CaseFiles]) -> list[str]:
         return [stamp_of(case, self.labels) for case in files]

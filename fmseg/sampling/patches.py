@@ -1,6 +1,6 @@
 """Training samples for segmentation: one augmented window of one stored image, with its label map."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,8 @@ class PatchDataset:
 
     Images larger than ``recipe.input_size`` are cut at a random place, smaller ones centred on black. There
     the label is background: nothing is shown, and the network has to say so, as it does outside the sector.
-    The last ``recipe.foreground_share`` of each batch show a foreground class if their image has one.
+    The last ``recipe.foreground_share`` of each batch show a class drawn at random, rare ones as often as others: their
+    images are drawn anew among those that show it (``showing``), windows around a pixel of a class that is there.
     """
 
     def __init__(
@@ -31,8 +32,12 @@ class PatchDataset:
         std: Sequence[float],
         seed: int,
         ignore: int | None = None,
+        showing: Sequence[Sequence[int]] = (),
     ) -> None:
-        """indices: of the store. mean, std: per channel, in [0, 1]. ignore: label value that is no class."""
+        """indices: of the store. mean, std: per channel, in [0, 1]. ignore: label value that is no class.
+
+        showing: the indices that show each class, classes without any left out; empty to take images as they come.
+        """
         self.store = store
         self.indices = tuple(indices)
         self.recipe = recipe
@@ -40,6 +45,7 @@ class PatchDataset:
         self.std = np.asarray(std, np.float32)[:, None, None]
         self.seed = seed
         self.ignore = ignore
+        self.showing = tuple(showing)
         self.first_forced = recipe.batch_size - round(recipe.batch_size * recipe.foreground_share)
 
     def __len__(self) -> int:
@@ -51,7 +57,7 @@ class PatchDataset:
         Raises BadData if the image has no label map.
         """
         rng = generator(Purpose.PATCHES, self.seed, draw.epoch, draw.index)
-        index, size = self.indices[draw.index], self.recipe.input_size
+        index, size = self._image_of(draw, rng), self.recipe.input_size
         image, label = to_unit(self.store.image(index)), self.store.label(index)
         if label is None:
             raise BadData("it has no label map. Add one to labelsTr, or leave the case out of the folds.")
@@ -67,12 +73,31 @@ class PatchDataset:
 
     def describe(self, draw: Draw) -> str:
         """Return which image a draw is, for messages."""
-        return describe_image(self.store, self.indices[draw.index])
+        rng = generator(Purpose.PATCHES, self.seed, draw.epoch, draw.index)
+        return describe_image(self.store, self._image_of(draw, rng))
+
+    def _image_of(self, draw: Draw, rng: np.random.Generator) -> int:
+        """Return the image of a draw: its own, or another one that shows a class."""
+        if draw.position < self.first_forced or not self.showing:
+            return self.indices[draw.index]
+        images = self.showing[int(rng.integers(len(self.showing)))]
+        return images[int(rng.integers(len(images)))]
 
     def _is_forced(self, draw: Draw, label: np.ndarray) -> bool:
         """Whether the window must show a class; an image that fits into it is shown whole anyway."""
         height, width = self.recipe.input_size
         return draw.position >= self.first_forced and (label.shape[0] > height or label.shape[1] > width)
+
+
+def images_by_class(shown: Mapping[str, Collection[str]], cases: Mapping[str, Sequence[int]]) -> list[list[int]]:
+    """Return the images of the cases that show each class; none where every case shows the same ones.
+
+    shown: case -> the classes in its label map. cases: case -> its images; those of a volume all count.
+    """
+    if len({frozenset(shown[case]) for case in cases}) < 2:
+        return []
+    names = sorted({name for case in cases for name in shown[case]})
+    return [[index for case in cases if name in shown[case] for index in cases[case]] for name in names]
 
 
 def foreground_pixel(rng: np.random.Generator, label: np.ndarray, ignore: int | None) -> tuple[int, int] | None:

@@ -31,7 +31,7 @@ ROW = np.dtype(
     [("shard", "<u4"), ("offset", "<u4"), ("image", "<u4"), ("label", "<u4"), ("height", "<u4"), ("width", "<u4")]
 )
 #: of Preprocessing: what changes the stored values; mean and std are applied later
-STORED_BY = ("size_mode", "image_size", "spacing_mm", "channels", "intensity", "window", "store_dtype")
+STORED_BY = ("size_mode", "image_size", "spacing_mm", "channels", "intensity", "window", "store_dtype", "neighbours")
 
 
 def store_folder(prepared: Path, plans: Plans) -> Path:
@@ -41,7 +41,7 @@ def store_folder(prepared: Path, plans: Plans) -> Path:
 
 def store_digest(preprocessing: Preprocessing, content_hash: str) -> str:
     """Return a digest of all that decides the content of a store."""
-    values = preprocessing.model_dump(mode="json", include=set(STORED_BY))
+    values = preprocessing.model_dump(mode="json", include=set(STORED_BY))  # what is off is left out
     return sha256(json.dumps([FORMAT, content_hash, values], sort_keys=True).encode())
 
 

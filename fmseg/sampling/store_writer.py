@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fmseg.errors import BadData
-from fmseg.files import append_lines, read_json, stream_lines, writable, write_bytes, write_json, writing
+from fmseg.files import append_lines, read_json, remove_strays, stream_lines, writable, write_bytes, write_json, writing
 from fmseg.imaging.case import Array
 from fmseg.sampling.store import FORMAT, ROW, KeptFiles, file_size, shard_path
 from fmseg.sampling.store_growth import Base, Wanted, merged
@@ -87,7 +87,7 @@ class StoreWriter:
         self._flushed = time.monotonic()
         self._journal = folder / JOURNAL
         with writable(folder):
-            pass
+            remove_strays(folder)
         self.is_complete = is_finished(self.folder, digest)
         self.base = None if self.is_complete else Base.of(folder, wanted)
         if not self.is_complete:

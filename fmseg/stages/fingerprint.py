@@ -14,7 +14,7 @@ from fmseg.errors import BadData
 from fmseg.files import locked
 from fmseg.imaging.measure import facts_of_dead, measure_case, read_facts
 from fmseg.imaging.pooling import pool_facts
-from fmseg.planning.patients import patients_of
+from fmseg.planning.patients import patient_salt, patients_of, source_with_headers
 from fmseg.records.cases import CaseFiles, CaseNames, Chosen, unique_cases
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import Fingerprint
@@ -52,12 +52,15 @@ def fingerprint(
     with locked(folder, "its fingerprint"):
         if fresh:
             path.unlink(missing_ok=True)
-        journal = CaseJournal(path, cases, labels, patients)
+        salt = patient_salt(workspace.preprocessed)
+        journal = CaseJournal(path, cases, labels, patients, headers_count=not declared)
         missing = journal.missing
         if len(missing):
             logger.info("%s: %d cases, %d of them to be measured", name, len(cases), len(missing))
         workers = Workers(
-            functools.partial(_measure, labels=labels, reader=dataset.declaration.overwrite_image_reader_writer),
+            functools.partial(
+                _measure, labels=labels, reader=dataset.declaration.overwrite_image_reader_writer, salt=salt
+            ),
             functools.partial(_dead, labels=labels),
             num_processes,
             preload="fmseg.stages.fingerprint",
@@ -70,6 +73,8 @@ def fingerprint(
             journal.append(number, line)
         journal.settle()
         result = pool_facts(dataset, read_facts(path), source, declared)
+        if not declared:
+            result = source_with_headers(result, read_facts(path))
         result.save(folder / "dataset_fingerprint.json")
     return result
 
@@ -94,8 +99,8 @@ class _WithPatients(Sequence[tuple[CaseFiles, str]]):
         return case, self.patient_of[case.name]
 
 
-def _measure(item: tuple[CaseFiles, str], *, labels: LabelScheme | None, reader: str | None) -> str:
-    return measure_case(item[0], labels, item[1], reader=reader).model_dump_json()
+def _measure(item: tuple[CaseFiles, str], *, labels: LabelScheme | None, reader: str | None, salt: bytes) -> str:
+    return measure_case(item[0], labels, item[1], reader=reader, salt=salt).model_dump_json()
 
 
 def _dead(item: tuple[CaseFiles, str], *, labels: LabelScheme | None) -> str:

@@ -1,18 +1,36 @@
 """What is here: datasets and how far they are, foundation checkpoints, registered parts."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from fmseg.console import duration
 from fmseg.errors import UnknownName
 from fmseg.files import read_json
-from fmseg.records.foundation import Foundation, find_foundations
+from fmseg.records.foundation import CARD, Foundation, find_foundations
 from fmseg.records.recipe import recipes
 from fmseg.registry import unknown
 from fmseg.workspace import Workspace, dataset_id
 
+#: states of a dataset
+CHOSEN = "models chosen"
+UNPREPARED = ("raw", "being measured", "measured", "planned", "being prepared")
+
 Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 
-KINDS = ("datasets", "foundations", "recipes", "decoders", "heads", "losses", "readers", "planners")
+KINDS = (
+    *(
+        "datasets",
+        "foundations",
+        "recipes",
+        "networks",
+        "decoders",
+        "heads",
+        "losses",
+        "readers",
+        "planners",
+        "sources",
+    ),
+)
 
 
 def listing(workspace: Workspace, what: str) -> Table:
@@ -24,9 +42,66 @@ def listing(workspace: Workspace, what: str) -> Table:
         columns = ("name", "modality", "network", "images", "samples seen", "took", "when", "probes", "weights")
         cards = [card for _, card in find_foundations(workspace.foundations())]
         return "Foundation checkpoints", columns, [_foundation(card) for card in cards]
+    if what == "sources":
+        from fmseg.networks.sources import sources
+
+        found = [(name, sources[name]) for name in sources]
+        rows: list[tuple[object, ...]] = [(name, each.title, each.licence, each.where) for name, each in found]
+        return "Sources of weights", ("name", "what", "licence", "where"), rows
     if what not in KINDS:
         raise UnknownName(unknown("list", what, KINDS))
     return what.capitalize(), ("name",), [(name,) for name in _registered(what)]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where someone stands in a workspace."""
+
+    where: str
+    columns: tuple[str, ...]
+    rows: list[tuple[object, ...]]
+    next_command: str
+    #: one sentence
+    why: str
+
+
+def standing(workspace: Workspace) -> Standing:
+    """Return what is here, and the one command that most likely comes next."""
+    _, columns, rows = listing(workspace, "datasets")
+    checkpoints = sorted(path.parent.name for path in workspace.foundations().glob(f"*/*/{CARD}"))
+    made = f"foundation checkpoints: {', '.join(checkpoints)}" if checkpoints else "no foundation checkpoint yet"
+    where = f"{workspace.raw.parent}: {len(rows)} dataset{'' if len(rows) == 1 else 's'}, {made}."
+    command, why = _next(workspace, [str(row[0]) for row in rows], bool(checkpoints))
+    return Standing(where, columns, rows, command, why)
+
+
+def _next(workspace: Workspace, names: list[str], has_checkpoint: bool) -> tuple[str, str]:
+    """Return the next command, and why: everything is prepared first, then one pretraining serves all."""
+    if not names:
+        return (
+            "fmseg demo",
+            f"Nothing is here yet: see the whole job on made images, or put a dataset into {workspace.raw}.",
+        )
+    states = {name: _state(workspace, name) for name in names}
+    for name, (state, command) in states.items():
+        if state in UNPREPARED:
+            return command, f"{name} is {state}."
+    labelled = [name for name in names if _has_labels(workspace.prepared(name))]
+    if not has_checkpoint:
+        return "fmseg pretrain", "All is prepared, and nothing is learned from the images themselves yet."
+    for name in labelled:
+        if states[name][0] != CHOSEN:
+            return f"fmseg train {dataset_id(name)}", f"{name} is not trained to its end yet."
+    if not labelled:
+        return "fmseg convert --help", "A checkpoint is there; a labelled dataset is what it is for."
+    number = dataset_id(labelled[0])
+    if (workspace.results_of(labelled[0]) / "report.html").exists():
+        which = f" -d {number}" if len(labelled) > 1 else ""
+        return (
+            f"fmseg predict -i in -o out{which}",
+            "All is trained: predict new images, or look at cases with fmseg view.",
+        )
+    return f"fmseg report {number}", "All is trained: read what came out."
 
 
 def _foundation(card: Foundation) -> tuple[object, ...]:
@@ -52,7 +127,7 @@ def _state(workspace: Workspace, name: str) -> tuple[str, str]:
     number = name.split("_")[0].removeprefix("Dataset")
     prepared, results = workspace.prepared(name), workspace.results_of(name)
     if (results / "selection.json").exists():
-        return "models chosen", "fmseg predict -i in -o out"
+        return CHOSEN, "fmseg predict -i in -o out"
     if any(results.glob("*/fold_*/finished.json")):
         return "some folds trained", f"fmseg train {number}"
     if any(prepared.glob("*_images/store.json")):
@@ -93,6 +168,11 @@ def _registered(what: str) -> list[str]:
         from fmseg.networks.classifier import heads
 
         return heads.names()
+    if what == "networks":
+        from fmseg.networks.classifier import classifiers
+        from fmseg.networks.segmenter import segmenters
+
+        return sorted({*segmenters.names(), *classifiers.names()})
     from fmseg.networks.decoders import decoders
 
     return decoders.names()

@@ -1,6 +1,7 @@
 """Decide: from a dataset's fingerprint and this machine to plans.json, and the folds to splits_final.json."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,14 +9,24 @@ from fmseg.errors import BadRecord
 from fmseg.files import locked
 from fmseg.imaging.measure import read_facts
 from fmseg.planning.explain import compare_plans
-from fmseg.planning.folds import adopt_folds, fold_balance, load_folds, make_folds, save_folds, strata_of_masks
+from fmseg.planning.folds import (
+    adopt_folds,
+    fold_balance,
+    load_folds,
+    make_centre_folds,
+    make_folds,
+    save_folds,
+    strata_of_masks,
+)
 from fmseg.planning.hardware import detect_hardware
 from fmseg.planning.planner import DEFAULT_NAME, plans_file
 from fmseg.planning.planner import plan as decide
+from fmseg.planning.preprocessing import Options
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import OutputScheme, is_labelled
 from fmseg.records.plans import Fold, Plans, Preprocessing
+from fmseg.records.settings import apply_settings
 from fmseg.sampling.store import store_folder
 from fmseg.workspace import Workspace, dataset_id
 
@@ -42,8 +53,9 @@ def plan(
     plans_name: str = DEFAULT_NAME,
     planner: str = "standard",
     budget_s: float | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Plans:
-    """Plan a dataset and write its plans and folds. budget_s: time of the pretraining.
+    """Plan a dataset and write its plans and folds. budget_s: time of the pretraining. settings: ``Options``.
 
     Raises NotReady without a fingerprint, BadData if the cases cannot be divided into folds.
     """
@@ -55,13 +67,11 @@ def plan(
     hardware = detect_hardware()
     path = folder / plans_file(plans_name)
     plans = decide(
-        fingerprint,
-        labels,
-        hardware,
-        dataset.channel_names,
+        *(fingerprint, labels, hardware, dataset.channel_names),
         name=plans_name,
         planner=planner,
         budget_s=budget_s,
+        options=apply_settings(Options(), dict(settings or {})),
         former=_former(path, fingerprint),
     ).evolve(reader=dataset.declaration.overwrite_image_reader_writer)
     with locked(folder, "the plans"):
@@ -127,6 +137,9 @@ def _cases(dataset: Dataset, folder: Path) -> Cases:
 def _folds(dataset: Dataset, folder: Path, cases: Cases) -> tuple[Fold, ...]:
     """Return the folds: the owner's, beside dataset.json, else those made before, else new ones."""
     given, made = dataset.folder / SPLITS, folder / SPLITS
+    if dataset.declaration.split_by == "centre" and not given.exists():
+        # no choice is in them, so a new case of a centre finds its fold without the folds made before
+        return make_centre_folds(cases.patients, dataset.centres_of_cases(), source=dataset.folder / "patients.csv")
     base = load_folds(made) if made.exists() else None
     source = made
     if given.exists():

@@ -23,6 +23,7 @@ from fmseg.imaging.case import BadFile
 from fmseg.imaging.measure import read_facts, refuse_errors
 from fmseg.imaging.prepare import prepare, prepare_label, prepared_size
 from fmseg.imaging.readers import read_case, read_label
+from fmseg.imaging.survey import is_too_many
 from fmseg.records.cases import CaseFiles, CaseNames, Chosen, unique_cases
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import CaseFacts, Fingerprint
@@ -37,9 +38,6 @@ from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-#: of an unlabelled set may be unreadable; more of them point to something else than bad files
-MAX_SKIPPED_SHARE = 0.05
-ALWAYS_SKIPPED = 10
 #: cases whose prepared size is measured where the disk may be too small
 SPACE_SAMPLE = 64
 SPACE_MARGIN = 1.05
@@ -226,7 +224,7 @@ def _dead(files: CaseFiles) -> tuple[str, Result]:
 
 
 def _check_share(dataset: Dataset, skipped: Mapping[str, str], num_cases: int) -> None:
-    if len(skipped) > max(ALWAYS_SKIPPED, MAX_SKIPPED_SHARE * num_cases):
+    if is_too_many(len(skipped), num_cases):
         case, reason = next(iter(skipped.items()))
         raise BadData(
             f"{dataset.folder}: {len(skipped)} of {num_cases} images cannot be used, for example '{case}': {reason}. "

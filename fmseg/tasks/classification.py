@@ -7,17 +7,16 @@ gradient, that it has on one.
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fmseg.networks.classifier import Classifier
 from fmseg.records.labels import ClassScheme
 from fmseg.tasks.averaged import AveragedTask
 
 # B batch, K classes
 
 
-class ClassificationTask(AveragedTask[Classifier]):
+class ClassificationTask(AveragedTask[nn.Module]):
     """Learns classes of whole images.
 
     class_weights: factor on the loss of each class (of its presence, where classes do not exclude each other); empty
@@ -28,14 +27,14 @@ class ClassificationTask(AveragedTask[Classifier]):
 
     def __init__(
         self,
-        classifier: Classifier,
+        network: nn.Module,
         scheme: ClassScheme,
         *,
         class_weights: Sequence[float],
         label_smoothing: float,
         ema_decay: float,
     ) -> None:
-        super().__init__(classifier, ema_decay=ema_decay)
+        super().__init__(network, ema_decay=ema_decay)
         self.is_exclusive = scheme.is_exclusive
         self.label_smoothing = label_smoothing
         weights = torch.tensor(class_weights or [1.0] * scheme.num_outputs, dtype=torch.float32)

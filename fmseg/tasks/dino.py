@@ -224,7 +224,7 @@ class DinoTask(nn.Module):
     def _teach(self, images: Tensor, masked: Tensor, temperature: float) -> "_Taught":
         """Return what the teacher says of both global crops and of masked patches."""
         (tokens,) = self.teacher.backbone.forward_groups([images], [None])
-        first, second = tokens[:, 0].chunk(GLOBALS)
+        first, second = self.teacher.backbone.summary(tokens).chunk(GLOBALS)
         cls = torch.cat([second, first])
         patches = _select_patches(tokens, masked, self.teacher.backbone.num_prefix_tokens)
         cls_rows, patch_rows = self.teacher.project(cls, patches)
@@ -240,11 +240,11 @@ class DinoTask(nn.Module):
         backbone = self.model.backbone
         if len(crops):
             tokens, local_tokens = backbone.forward_groups([images, crops], [masks, None])
-            local_cls = local_tokens[:, 0]
+            local_cls = backbone.summary(local_tokens)
         else:
             (tokens,) = backbone.forward_groups([images], [masks])
-            local_cls = tokens[:0, 0]
-        return local_cls, tokens[:, 0], _select_patches(tokens, masked, backbone.num_prefix_tokens)
+            local_cls = backbone.summary(tokens[:0])
+        return local_cls, backbone.summary(tokens), _select_patches(tokens, masked, backbone.num_prefix_tokens)
 
 
 def _head(recipe: Pretraining) -> ProjectionHead:

@@ -18,6 +18,8 @@ from fmseg.records.labels import ClassScheme
 
 #: inverse strengths of the regularisation
 STRENGTHS = tuple(float(strength) for strength in np.logspace(-4, 1, 6))
+#: those of DINOv2's evaluation by logistic regression, by factors of 10
+WIDE_STRENGTHS = tuple(float(strength) for strength in np.logspace(-6, 5, 12))
 #: folds within the training cases
 INNER_FOLDS = 3
 #: images that the choice is made on, at most; the chosen head learns from all
@@ -59,27 +61,32 @@ def fit_probe(
     *,
     num_blocks: int,
     class_weights: Sequence[float],
+    strengths: Sequence[float] = STRENGTHS,
+    class_token_alone: bool = False,
 ) -> Probe:
     """Choose a cell of the grid and fit it to all images.
 
     features: (N, F), class token and mean patch of each of ``num_blocks`` blocks, the last one last. targets: (N, K).
-    groups: the patient of each image.
+    groups: the patient of each image. class_token_alone: of the last block, the only features that are tried.
     """
     mean, std = features.mean(axis=0), features.std(axis=0)
     scale = np.where(std > 0, std, 1)
     ready = (features - mean) / scale
     weights = np.asarray(class_weights or [1.0] * targets.shape[1])
     parts = feature_sets(features.shape[1], num_blocks)
+    if class_token_alone:
+        parts = dict([next(iter(parts.items()))])
     few = slice(None, None, 1 + (len(ready) - 1) // MOST_IMAGES)
-    folds = list(_inner_folds(targets[few], [*groups][few]))
+    folds = list(inner_folds(targets[few], [*groups][few]))
     found = [
         Candidate(name, strength, _score(ready[few][:, columns], targets[few], folds, strength, weights, scheme))
         for name, columns in parts.items()
-        for strength in STRENGTHS
+        for strength in strengths
     ]
     # of equals the one with fewer features, then the stronger regularisation: they come first
     # where nothing can be chosen: all features, at scikit-learn's own strength of 1
-    chosen = max(found, key=lambda each: each.macro_f1 or 0.0) if folds else found[-2]
+    usual = [each for each in found if each.strength == 1][-1]
+    chosen = max(found, key=lambda each: each.macro_f1 or 0.0) if folds else usual
     columns = parts[chosen.features]
     small, bias = _fit(ready[:, columns], targets, chosen.strength, weights, scheme)
     weight = np.zeros((targets.shape[1], features.shape[1]))
@@ -98,18 +105,22 @@ def feature_sets(num_features: int, num_blocks: int) -> dict[str, np.ndarray]:
     }
 
 
-def _inner_folds(targets: np.ndarray, groups: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield training and validation rows of folds that share no patient; none where there is one patient alone."""
+def inner_folds(targets: np.ndarray, groups: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield training and validation rows of folds that share no patient.
+
+    None for one patient alone, or where no two cases are of the same classes.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    count = min(INNER_FOLDS, len(set(groups)))
+    strata = targets @ (1 << np.arange(targets.shape[1], dtype=object))  # a number for each set of classes
+    strata = np.unique(strata.astype(str), return_inverse=True)[1]
+    count = min(INNER_FOLDS, len(set(groups)), int(np.bincount(strata).max()))
     if count < 2:
         return
-    strata = targets @ (1 << np.arange(targets.shape[1], dtype=object))  # a number for each set of classes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class of fewer cases than folds is in some of them
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=SEED)
-        yield from splitter.split(np.zeros(len(targets)), np.unique(strata.astype(str), return_inverse=True)[1], groups)
+        yield from splitter.split(np.zeros(len(targets)), strata, groups)
 
 
 def _score(
@@ -121,18 +132,22 @@ def _score(
     scheme: ClassScheme,
 ) -> float | None:
     """Return the mean macro F1 over the folds."""
-    from sklearn.metrics import f1_score
-
     found = []
     for train, val in folds:
         weight, bias = _fit(features[train], targets[train], strength, weights, scheme)
-        logits = features[val] @ weight.T + bias
-        decided = logits > 0
-        if scheme.is_exclusive:
-            decided = np.arange(logits.shape[1]) == logits.argmax(axis=1)[:, None]
-        shown = np.flatnonzero(targets[val].any(axis=0))
-        found.append(f1_score(targets[val] > 0.5, decided, labels=shown, average="macro", zero_division=0))
+        found.append(macro_f1_of(features[val] @ weight.T + bias, targets[val], scheme))
     return float(np.mean(found)) if found else None
+
+
+def macro_f1_of(logits: np.ndarray, targets: np.ndarray, scheme: ClassScheme) -> float:
+    """Return the mean F1 over the classes that are shown. logits, targets: (N, K)."""
+    from sklearn.metrics import f1_score
+
+    decided = logits > 0
+    if scheme.is_exclusive:
+        decided = np.arange(logits.shape[1]) == logits.argmax(axis=1)[:, None]
+    shown = np.flatnonzero(targets.any(axis=0))
+    return float(f1_score(targets > 0.5, decided, labels=shown, average="macro", zero_division=0))
 
 
 def _fit(

@@ -1,14 +1,31 @@
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from fmseg.cli import main
-from fmseg.cli.arguments import ALL, parse_duration, parse_fold, parse_settings
+from fmseg.cli.arguments import ALL, complete_dataset, complete_foundation, parse_duration, parse_fold, parse_settings
 from fmseg.errors import UsageError
 
-HEAVY = ("torch", "timm", "monai", "numpy", "cv2", "sklearn", "matplotlib", "SimpleITK", "nibabel", "scipy")
+HEAVY = (
+    "pydantic",
+    "jinja2",
+    "starlette",
+    "PIL",
+    "pydicom",
+    "torch",
+    "timm",
+    "monai",
+    "numpy",
+    "cv2",
+    "sklearn",
+    "matplotlib",
+    "SimpleITK",
+    "nibabel",
+    "scipy",
+)
 
 
 def run(capsys, *arguments):
@@ -65,6 +82,59 @@ def test_an_unknown_list_is_answered_with_the_nearest(capsys, workspace):
     code, _, err = run(capsys, "list", "recipe", "--root", str(workspace))
     assert code == 2
     assert "Did you mean 'recipes'" in err
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(capsys):
+    code, _, err = run(capsys, "fingerprnt", "-d", "501")
+    assert code == 2
+    assert "Did you mean 'fingerprint'" in err
+
+
+def test_alone_it_shows_where_one_stands_and_the_next_command(capsys, workspace):
+    code, out, _ = run(capsys, "--root", str(workspace))
+    assert code == 0
+    assert "2 datasets, no foundation checkpoint yet" in out and "Dataset502_Planes" in out
+    assert "Next: fmseg plan_and_preprocess -d 501" in out and "fmseg --help" in out
+
+
+def test_the_next_command_follows_what_is_done(capsys, tmp_path):
+    def next_command():
+        code, out, _ = run(capsys, "--root", str(tmp_path))
+        assert code == 0
+        return next(line for line in out.splitlines() if line.startswith("Next: ")).removeprefix("Next: fmseg ")
+
+    assert next_command() == "demo"
+    results = tmp_path / "fmseg_results" / "Dataset501_Heads"
+    prepared = tmp_path / "fmseg_preprocessed" / "Dataset501_Heads"
+    for file, content, command in (
+        (tmp_path / "fmseg_raw" / "Dataset501_Heads" / "dataset.json", "{}", "plan_and_preprocess -d 501"),
+        (prepared / "plans.json", '{"task": "segmentation"}', "plan_and_preprocess -d 501"),
+        (prepared / "fmsegPlans_images" / "store.json", "{}", "pretrain"),
+        (tmp_path / "fmseg_results" / "foundation" / "ultrasound" / "d501" / "foundation.json", "{}", "train 501"),
+        (results / "upernet__fmsegPlans" / "fold_0" / "finished.json", "{}", "train 501"),
+        (results / "selection.json", "{}", "report 501"),
+        (results / "report.html", "", "predict -i in -o out"),
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+        assert next_command() == command
+
+
+def test_shells_complete_datasets_and_checkpoints(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    (workspace / "fmseg_results" / "foundation" / "ultrasound" / "d501").mkdir(parents=True)
+    (workspace / "fmseg_results" / "foundation" / "ultrasound" / "d501" / "foundation.json").write_text("{}")
+    assert complete_dataset("50") == ["501", "502"]
+    assert complete_dataset("Dataset502") == ["Dataset502_Planes"]
+    assert complete_foundation("d5") == ["d501"] and complete_foundation("x") == []
+    (workspace / "fmseg.toml").write_text("no toml")
+    assert complete_dataset("5") == complete_foundation("d") == []
+
+
+def test_without_a_terminal_nothing_is_coloured(workspace):
+    command = [sys.executable, "-m", "fmseg", "--root", str(workspace), "list"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"FORCE_COLOR": ""})
+    assert "\nDataset501_Heads " in said.stdout and "\x1b" not in said.stdout + said.stderr
 
 
 @pytest.mark.parametrize("text", ["0", "fold0", "fold_0", "FOLD0"])

@@ -180,12 +180,20 @@ def test_nan_is_an_error_and_does_not_reach_the_figures(tmp_path):
     assert measure_case(CaseFiles("b", (tmp_path / "b.nii.gz",), None), None, "b").intensity == ()
 
 
-def test_a_label_map_elsewhere_in_space_is_a_warning(tmp_path):
-    for name, affine in (("image", np.eye(4)), ("label", np.diag([2.0, 1, 1, 1]))):
+@pytest.mark.parametrize(
+    ("severity", "affine"),
+    [
+        ("error", np.diag([2.0, 1, 1, 1])),
+        ("error", np.diag([-1.0, 1, 1, 1])),
+        ("warning", np.eye(4) + 5 * np.eye(4, k=3)),
+    ],
+)
+def test_a_label_map_elsewhere_in_space_is_told(tmp_path, severity, affine):
+    for name, placed in (("image", np.eye(4)), ("label", affine)):
         voxels = np.random.default_rng(0).integers(0, 3, (12, 12, 3)).astype(np.uint8)
-        nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / f"{name}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(voxels, placed), tmp_path / f"{name}.nii.gz")
     facts = measure_case(CaseFiles("a", (tmp_path / "image.nii.gz",), tmp_path / "label.nii.gz"), SCHEME, "a")
-    assert [finding.severity for finding in facts.findings] == ["warning"]
+    assert [finding.severity for finding in facts.findings] == [severity]
 
 
 @pytest.mark.parametrize("which", ["image", "label"])

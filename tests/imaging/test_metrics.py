@@ -29,15 +29,15 @@ def test_dice_of_two_squares_that_share_one_pixel():
 def test_empty_masks_follow_the_rule():
     empty, full = np.zeros((1, 8, 8), np.uint8), square(2, 2)
     both = score_case(empty, empty, ONE, None, 2.0)["a"]
-    assert (both.dice, both.iou, both.hd95, both.nsd) == (None, None, None, None)
+    assert (both.dice, both.iou, both.hd95, both.assd, both.nsd) == (None,) * 5
     for pair in ((empty, full), (full, empty)):
         one = score_case(*pair, ONE, None, 2.0)["a"]
-        assert (one.dice, one.iou, one.hd95, one.nsd) == (0.0, 0.0, None, 0.0)
+        assert (one.dice, one.iou, one.hd95, one.assd, one.nsd) == (0.0, 0.0, None, None, 0.0)
 
 
 def test_identical_masks_are_perfect():
     score = score_case(square(2, 3), square(2, 3), ONE, (1.0, 0.5, 0.5), 1.0)["a"]
-    assert (score.dice, score.iou, score.hd95, score.nsd) == (1.0, 1.0, 0.0, 1.0)
+    assert (score.dice, score.iou, score.hd95, score.assd, score.nsd) == (1.0, 1.0, 0.0, 0.0, 1.0)
 
 
 def test_ignored_pixels_count_nowhere():
@@ -110,16 +110,20 @@ def test_hd95_and_nsd_agree_with_brute_force():
             share = np.cumsum(lengths[order]) / lengths.sum()
             expected.append(distances[order][np.searchsorted(share, 0.95)])
             near.append(lengths[distances <= 1.5].sum())
-        hd95, nsd = contour_distances(discs[0][None], discs[1][None], None, 1.5)
+        hd95, assd, nsd = contour_distances(discs[0][None], discs[1][None], None, 1.5)
+        summed = (between.min(1) @ lengths_one + between.min(0) @ lengths_other) / (
+            sum(lengths_one) + sum(lengths_other)
+        )
+        assert assd == pytest.approx(summed, abs=1e-6)
         assert hd95 == pytest.approx(max(expected))
         assert nsd == pytest.approx(sum(near) / (lengths_one.sum() + lengths_other.sum()))
 
 
 def test_distances_scale_with_the_spacing_and_do_not_depend_on_the_place():
     one, other = square(1, 1, side=3), square(2, 4, side=3)
-    hd95, _ = contour_distances(one > 0, other > 0, None, 1.0)
-    scaled, _ = contour_distances(one > 0, other > 0, (1.0, 0.25, 0.25), 1.0)
-    assert scaled == pytest.approx(hd95 / 4)
+    hd95, assd, _ = contour_distances(one > 0, other > 0, None, 1.0)
+    scaled, shorter, _ = contour_distances(one > 0, other > 0, (1.0, 0.25, 0.25), 1.0)
+    assert (scaled, shorter) == pytest.approx((hd95 / 4, assd / 4))
     for dy, dx in itertools.product((0, 2), (0, 1)):
         moved = [np.roll(mask > 0, (dy, dx), axis=(1, 2)) for mask in (one, other)]
         assert contour_distances(*moved, None, 1.0)[0] == hd95
@@ -130,3 +134,23 @@ def test_a_volume_is_measured_in_three_dimensions():
     volume[1:3, 4:8, 4:8] = True
     shifted = np.roll(volume, 2, axis=0)
     assert contour_distances(volume, shifted, (3.0, 1.0, 1.0), 1.0)[0] == pytest.approx(6.0)
+
+
+def test_distances_agree_with_surface_distance():
+    from surface_distance import metrics as surface
+
+    rng = np.random.default_rng(3)
+    z, y, x = np.mgrid[:8, :20, :20]
+    for spacing in (None, (3.0, 0.5, 0.7)):
+        balls = [
+            (z - 4) ** 2 + (y - rng.uniform(8, 12)) ** 2 + (x - rng.uniform(8, 12)) ** 2 < rng.uniform(3, 4) ** 2
+            for _ in "ab"
+        ]
+        found = contour_distances(*balls, spacing, 1.0)
+        theirs = surface.compute_surface_distances(balls[1], balls[0], spacing or (1.0, 1.0, 1.0))
+        assert found.hd95 == pytest.approx(surface.compute_robust_hausdorff(theirs, 95), abs=1e-6)
+        assert found.nsd == pytest.approx(surface.compute_surface_dice_at_tolerance(theirs, 1.0), abs=1e-6)
+        # theirs is one mean for each contour, ours one over both
+        means = surface.compute_average_surface_distance(theirs)
+        areas = theirs["surfel_areas_gt"].sum(), theirs["surfel_areas_pred"].sum()
+        assert found.assd == pytest.approx(np.average(means, weights=areas), abs=1e-6)

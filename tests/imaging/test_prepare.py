@@ -209,3 +209,20 @@ def test_the_network_sees_normalised_values(dtype):
     in_range = stored / 255 if dtype == np.uint8 else stored.astype(float)
     wanted = (in_range - np.array([0.3, 0.6])[:, None, None]) / np.array([0.1, 0.2])[:, None, None]
     np.testing.assert_allclose(seen, wanted, atol=1e-5)
+
+
+def test_neighbours_are_further_channels_and_the_ends_stand_for_what_is_missing():
+    voxels = np.arange(4, dtype=np.uint8)[None, :, None, None] * np.ones((1, 1, 32, 48), np.uint8)
+    alone = prepare(voxels, FLAT, plan())
+    together = prepare(voxels, FLAT, plan(channels=3, mean=[0.5] * 3, std=[0.25] * 3, neighbours=1))
+    assert together.shape == (4, 3, 32, 48)
+    assert together[:, :, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3]]
+    np.testing.assert_array_equal(together[:, 1:2], alone)
+    colour = np.repeat(voxels, 3, axis=0)
+    colour[1] += 10
+    shown = prepare(colour, FLAT, plan(channels=15, mean=[0.5] * 15, std=[0.25] * 15, neighbours=2))
+    np.testing.assert_array_equal(shown[:, 6:9], prepare(colour, FLAT, plan(channels=3)))
+
+
+def test_a_plan_without_neighbours_is_written_as_before():
+    assert "neighbours" not in plan().model_dump(mode="json") and plan(channels=3, neighbours=1).file_channels == 1

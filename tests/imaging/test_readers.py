@@ -246,13 +246,6 @@ def test_too_many_pixels_are_refused_from_the_header(tmp_path):
         read_case(case_of(tmp_path / "a.nii.gz"))
 
 
-def test_several_pages_are_refused(tmp_path):
-    pages = [Image.fromarray(noise(4, 4)) for _ in range(3)]
-    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(BadFile, match="3 pages"):
-        read_case(case_of(tmp_path / "a.tif"))
-
-
 def test_headers_cannot_fetch_pixels_from_elsewhere(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()
@@ -306,7 +299,9 @@ def test_readers_are_found_by_ending_or_by_nnunets_names(tmp_path):
 @pytest.mark.parametrize("name", [name for name in readers.names() if name != "dicom"])
 def test_every_reader_writes_label_maps_that_it_reads(tmp_path, name):
     for ending in readers[name].endings:
-        if ending in (".jpg", ".jpeg"):
+        if ending in (".jpg", ".jpeg", ".mp4", ".avi"):
+            with pytest.raises(BadFile, match="changes label values"):
+                write_label(noise(1, 5, 6), FLAT, tmp_path / f"a{ending}", name)
             continue
         labels = noise(1, 5, 6)
         write_label(labels, FLAT, tmp_path / f"a{ending}", name)

@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fmseg.errors import BadData, NotReady
-from fmseg.inference.members import Member, load_member, need_one_plan, sliding_of
+from fmseg.inference.members import load_member, need_one_plan, sliding_of
 
 CPU = torch.device("cpu")
 
@@ -56,6 +56,6 @@ def test_black_is_what_zero_becomes():
 
 def test_members_of_other_plans_are_not_averaged():
     one, other = tiny_run.config(), tiny_run.config(scheme=tiny_run.TWO)
-    need_one_plan([Member(tiny_run.Brightness(), one)] * 2)
+    need_one_plan([one, one])
     with pytest.raises(BadData, match="labels"):
-        need_one_plan([Member(tiny_run.Brightness(), one), Member(tiny_run.Brightness(), other)])
+        need_one_plan([one, other])

@@ -114,3 +114,31 @@ def test_column_means_leave_out_what_is_undefined():
     assert mean_over_classes(means) == 0.5
     drawn = column_means(values, ["a", "a", "b"], np.array([[2, 0], [0, 2], [1, 1]]))
     assert drawn[:, 0].tolist() == [0.5, 0.5, 0.5]
+
+
+def test_pooled_dice_of_each_class_is_the_f1_of_all_pixels():
+    from sklearn.metrics import f1_score
+
+    from fmseg.imaging.metrics import background_counts, score_case
+    from fmseg.records.labels import LabelScheme
+
+    scheme = LabelScheme(names=("a", "b"), values=((1,), (2,)), painted=(1, 2), has_regions=False, ignore=None)
+    rng = np.random.default_rng(0)
+    pairs = [rng.integers(0, 3, (2, 1, 12, 20)) * rng.integers(0, 2, (2, 1, 12, 20)) for _ in range(5)]
+    cases = [
+        CaseScore(
+            case=str(number),
+            patient=str(number),
+            classes=score_case(prediction, reference, scheme, None, None),
+            background=background_counts(prediction, reference, scheme),
+        )
+        for number, (prediction, reference) in enumerate(pairs)
+    ]
+    scores = score(cases, distance_unit="px")
+    predicted, wanted = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
+    each = f1_score(wanted, predicted, average=None)
+    assert list(scores.pooled_dice.values()) == pytest.approx([each[1], each[2], each[0]], abs=1e-6)
+    assert scores.pooled_foreground_dice == pytest.approx(each[1:].mean(), abs=1e-6)
+    assert scores.pooled_dice_with_background == pytest.approx(each.mean(), abs=1e-6)
+    columns, rows = scores.table()
+    assert all(len(row) == len(columns) for row in rows)

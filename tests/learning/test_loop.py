@@ -6,6 +6,7 @@ import torch
 from toy_run import toy_fit
 
 from fmseg.errors import FmsegError
+from fmseg.learning.loop import Hook
 from fmseg.learning.runtime import Runtime
 from fmseg.records.run import RunFolder
 
@@ -71,3 +72,18 @@ def test_bfloat16_learns_like_float32(tmp_path):
     toy_fit(tmp_path / "full", 40, dropout=0.0, checkpoint_every=None)
     last = [RunFolder(tmp_path / name).history()[-1]["loss"] for name in ("half", "full")]
     assert last[0] == pytest.approx(last[1], rel=0.05) and last[0] != last[1]
+
+
+def test_a_run_ends_early_where_its_folder_says_so_and_stays_ended(tmp_path):
+    run = RunFolder(tmp_path)
+
+    def should_end():
+        return sum("val_dice" in line for line in run.history()) >= 3
+
+    hooks = (Hook(2, lambda step: {"val_dice": 0.5}),)
+    task = toy_fit(tmp_path, 20, hooks=hooks, should_end=should_end)
+    assert max(line["step"] for line in run.history()) == 6
+    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    again = toy_fit(tmp_path, 20, hooks=hooks, should_end=should_end)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
+    torch.testing.assert_close(again.state_dict(), task.state_dict(), rtol=0, atol=0)

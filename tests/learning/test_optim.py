@@ -15,6 +15,7 @@ from fmseg.learning.optim import (
     linear,
     parameter_groups,
     set_step,
+    sgd,
     warmup_cosine,
     warmup_poly,
 )
@@ -116,11 +117,22 @@ def test_each_module_is_clipped_alone_and_the_rest_together():
         assert torch.cat([p.grad.flatten() for p in layer.parameters()]).norm() == pytest.approx(3.0, rel=1e-4)
 
 
-@pytest.mark.parametrize("fused", [True, False])
+def adam(model, fused):
+    return torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+
+
+def nesterov(model, fused=False):
+    assert not fused
+    optimizer = sgd(parameter_groups(model.named_parameters(), depth=0), momentum=0.9)
+    set_step(optimizer, 0.1, 0.01)
+    return optimizer
+
+
+@pytest.mark.parametrize(("make", "fused"), [(adam, True), (adam, False), (nesterov, False)])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_step_that_is_not_finite_changes_nothing(fused, bad):
+def test_a_step_that_is_not_finite_changes_nothing(make, fused, bad):
     model = nn.Linear(3, 3)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+    optimizer = make(model, fused)
     groups = clip_groups([model], optimizer)
     gradients(model)
     assert torch.isfinite(clip_and_step(optimizer, groups, 1.0, OFF))
@@ -137,3 +149,17 @@ def test_a_step_that_is_not_finite_changes_nothing(fused, bad):
     gradients(model)
     clip_and_step(optimizer, groups, 0.0, OFF)
     assert not torch.equal(before[0], model.weight)
+
+
+def test_a_first_step_that_is_not_finite_leaves_no_momentum_behind():
+    spoiled, plain = nn.Linear(3, 3), nn.Linear(3, 3)
+    plain.load_state_dict(spoiled.state_dict())
+    for model, bad_first in ((spoiled, True), (plain, False)):
+        optimizer = nesterov(model)
+        groups = clip_groups([model], optimizer)
+        for is_bad in [True, False, False] if bad_first else [False, False]:
+            gradients(model)
+            if is_bad:
+                model.bias.grad[1] = math.nan
+            clip_and_step(optimizer, groups, 1.0, OFF)
+    torch.testing.assert_close(spoiled.state_dict(), plain.state_dict())

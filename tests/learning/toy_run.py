@@ -75,6 +75,7 @@ def toy_fit(
     peak: float = 1e-2,
     hooks: tuple[Hook, ...] = (),
     most_images: int = BATCH,
+    should_end: Callable[[], bool] = lambda: False,
 ) -> ToyTask:
     """Train and return the task; ``before_step`` is called before each step's data are made."""
     runtime = runtime or Runtime(torch.device("cpu"))
@@ -100,6 +101,7 @@ def toy_fit(
         seed=7,
         log_every=log_every,
         checkpoint_every=checkpoint_every,
+        should_end=should_end,
     )
     fit(task, batches, optimizer, schedule, RunFolder(folder), runtime, options, hooks)
     return task

@@ -26,7 +26,8 @@ ARCHITECTURE = Architecture(
 def classifier(num_blocks=1, head="class_head", **options):
     torch.manual_seed(0)
     vit = ViT(ARCHITECTURE)
-    return Classifier(vit, heads[head](32 * num_blocks, 3, dropout=0.0), num_blocks=num_blocks, **options)
+    inputs = 16 if getattr(heads[head], "sees_tokens", False) else 32 * num_blocks
+    return Classifier(vit, heads[head](inputs, 3, dropout=0.0), num_blocks=num_blocks, **options)
 
 
 def test_the_head_sees_class_token_and_mean_patch_of_the_last_block():
@@ -51,6 +52,8 @@ def test_heads_keep_their_contract(head):
     logits = network(torch.randn(4, 1, 24, 32))
     assert logits.shape == (4, 3) and logits.dtype == torch.float32
     assert (logits.softmax(1) - 1 / 3).abs().max() < 0.2
+    if not list(network.head.parameters()):
+        return
     logits.square().sum().backward()
     missing = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
     assert missing == []

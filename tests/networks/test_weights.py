@@ -4,7 +4,7 @@ import torch
 from fmseg.errors import BadRecord
 from fmseg.files import sha256_file
 from fmseg.networks.vit import ViT
-from fmseg.networks.weights import from_dinov2, load_backbone, load_weights, save_backbone
+from fmseg.networks.weights import load_backbone, load_weights, save_backbone
 from fmseg.records.foundation import CARD, WEIGHTS, Foundation
 from fmseg.records.plans import Architecture
 from fmseg.records.run import Provenance
@@ -107,27 +107,3 @@ def test_every_tensor_must_be_there_with_its_shape():
         load_weights(vit, {name: tensor for name, tensor in state.items() if name != "norm.weight"}, "some.file")
     with pytest.raises(BadRecord, match=r"'norm\.weight' is \(4,\), but \(16,\)"):
         load_weights(vit, state | {"norm.weight": torch.zeros(4)}, "some.file")
-
-
-def to_dinov2(state, chunk=0):
-    """Our names into those that DINOv2's own training saves for its teacher."""
-    names = {}
-    for name, tensor in state.items():
-        name = name.replace("reg_token", "register_tokens").replace("blocks.", f"blocks.{chunk}.")
-        names[f"teacher.backbone.{name.replace('mlp.fc1', 'mlp.w12').replace('mlp.fc2', 'mlp.w3')}"] = tensor
-    return names
-
-
-def test_dinov2s_names_find_their_places():
-    vit = ViT(ARCHITECTURE.evolve(ffn="swiglu"))
-    state = vit.state_dict()
-    theirs = to_dinov2(state)
-    assert theirs.keys().isdisjoint(state)
-    others = {"teacher.dino_head.mlp.0.weight": torch.zeros(1), "student.backbone.cls_token": torch.zeros(1)}
-    ours = from_dinov2(others | theirs)
-    assert ours.keys() == state.keys()
-    assert all(torch.equal(ours[name], state[name]) for name in state)
-    # a released backbone has bare names, and blocks without chunks
-    plain = {name.removeprefix("teacher.backbone."): tensor for name, tensor in theirs.items()}
-    assert from_dinov2(plain).keys() == state.keys()
-    assert from_dinov2({"blocks.1.attn.qkv.bias": torch.zeros(1)}).keys() == {"blocks.1.attn.qkv.bias"}

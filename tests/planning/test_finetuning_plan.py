@@ -1,6 +1,7 @@
 import pytest
 
 from fmseg.planning.augmentation import mirror_axes_of, tells_sides
+from fmseg.planning.classification import careful_with_classes, mixing_of
 from fmseg.planning.finetuning import adapt_finetuning, predicted_fold_seconds
 from fmseg.planning.overview import EIGHT_GPUS, ONE_GPU, TWO_CORES
 from fmseg.records.foundation import Foundation
@@ -138,3 +139,16 @@ def test_depth_is_never_mirrored_in_ultrasound(make_plans):
 def test_foreground_is_forced_where_images_may_lack_it(make_plans):
     assert make_plans().finetuning.foreground_share == 0
     assert make_plans(is_3d=True).finetuning.foreground_share == pytest.approx(0.33)
+
+
+def test_classes_are_learned_with_care_from_any_pretraining(make_plans, machine):
+    planned = make_plans(machine).finetuning
+    rates = [careful_with_classes(planned, strength)[0].learning_rate for strength in (0.0, 0.5, 1.0)]
+    assert rates[0] <= 3e-4 and rates[-1] == 1e-4 and rates == sorted(rates, reverse=True)
+    # a rate that is lower already stays
+    assert careful_with_classes(planned.evolve(learning_rate=1e-5), 0.0)[0].learning_rate == 1e-5
+
+
+def test_images_are_mixed_where_they_are_seen_often():
+    assert mixing_of(21)[0] == (0.0, 0.0) and "21 passes" in mixing_of(21)[1]
+    assert mixing_of(200)[0] == (0.8, 1.0)

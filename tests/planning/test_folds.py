@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmseg.errors import BadData, BadRecord
-from fmseg.planning.folds import adopt_folds, fold_balance, load_folds, make_folds, save_folds
+from fmseg.planning.folds import (
+    adopt_folds,
+    fold_balance,
+    load_folds,
+    make_centre_folds,
+    make_folds,
+    save_folds,
+)
 from fmseg.records.plans import Fold
 
 SOURCE = Path("splits_final.json")
@@ -103,3 +110,26 @@ def test_the_file_is_that_of_nnunet(tmp_path):
     (tmp_path / "splits_final.json").write_text('{"train": []}')
     with pytest.raises(BadRecord, match="list of folds"):
         load_folds(tmp_path / "splits_final.json")
+
+
+def test_each_centre_is_left_out_once():
+    patients = {f"c{index}": f"p{index // 2}" for index in range(12)}
+    centres = {f"c{index}": f"centre {index // 4}" for index in range(12)}
+    folds = make_centre_folds(patients, centres, source=SOURCE)
+    assert [{centres[case] for case in fold.val} for fold in folds] == [{f"centre {index}"} for index in range(3)]
+    for fold in folds:
+        assert set(fold.train) | set(fold.val) == set(patients)
+        assert not {centres[case] for case in fold.train} & {centres[case] for case in fold.val}
+
+
+@pytest.mark.parametrize(
+    ("centres", "problem"),
+    [
+        ({"a": "x", "b": "x", "c": "x"}, "one centre"),
+        ({"a": "x", "b": "y"}, "no centre, such as 'c'"),
+        ({"a": "x", "b": "y", "c": "y"}, "patient 'p' is of the centres 'x' and 'y'"),
+    ],
+)
+def test_centres_that_cannot_be_left_out_are_named(centres, problem):
+    with pytest.raises(BadData, match=problem):
+        make_centre_folds({"a": "p", "b": "p", "c": "q"}, centres, source=Path("patients.csv"))

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fmseg.errors import UsageError
 from fmseg.planning.overview import ONE_GPU, TWO_CORES
-from fmseg.planning.preprocessing import fitted, plan_preprocessing, resampled
+from fmseg.planning.preprocessing import Options, fitted, plan_preprocessing, resampled
 
 
 def test_fetal_heads_on_two_cores(fingerprint):
@@ -95,3 +96,15 @@ def test_a_set_without_contrast_has_a_spread_to_divide_by(fingerprint):
     flat = fingerprint().intensity[0].model_dump() | {"std": 0.0}
     plan, _ = plan_preprocessing(fingerprint(intensity=[flat]), TWO_CORES, ("B-mode",))
     assert plan.std[0] > 0
+
+
+def test_neighbours_are_planned_where_they_are_asked_for_and_there(fingerprint):
+    clips, options = fingerprint(is_3d=True, num_images=9000), Options(neighbours=2)
+    alone, because = plan_preprocessing(clips, TWO_CORES, ("B-mode",))
+    together, reasons = plan_preprocessing(clips, TWO_CORES, ("B-mode",), options)
+    assert (alone.neighbours, alone.channels, together.neighbours, together.channels) == (0, 1, 2, 5)
+    assert together.mean == 5 * alone.mean and together.std == 5 * alone.std
+    said = [reason.because for reason in (*because, *reasons) if reason.key == "preprocessing.neighbours"]
+    assert len(said) == 2 and "--set" in said[1]
+    with pytest.raises(UsageError, match="neither volumes nor clips"):
+        plan_preprocessing(fingerprint(), TWO_CORES, ("B-mode",), options)

@@ -6,7 +6,7 @@ from memory_store import RECIPE, STILL, MemoryStore, made_store
 
 from fmseg.errors import BadData
 from fmseg.sampling.order import Draw
-from fmseg.sampling.patches import PatchDataset, sample_window, to_unit
+from fmseg.sampling.patches import PatchDataset, images_by_class, sample_window, to_unit
 
 STILL_RECIPE = RECIPE.model_copy(update={"augmentation": STILL})
 
@@ -97,3 +97,31 @@ def test_windows_stay_inside_the_image():
 def test_both_kinds_of_stored_values_come_back_in_the_unit_range():
     assert to_unit(np.array([0, 255], np.uint8)).tolist() == [0, 1]
     assert to_unit(np.array([0, 0.5], np.float16)).tolist() == [0, 0.5]
+
+
+def rare_store():
+    """Twenty images that fit into the window: all show class 1, one shows class 2."""
+    store = made_store(20, size=(24, 40))
+    store.labels[:, -2:, -3:] = 0
+    store.labels[7, -2:, -3:] = 2
+    return store
+
+
+def test_rare_classes_are_shown_as_often_as_others_in_the_last_positions():
+    store = rare_store()
+    shown = {case: ["often", "rare"] if index == 7 else ["often"] for index, case in enumerate(store.cases)}
+    data = dataset(store, STILL_RECIPE, showing=images_by_class(shown, store.cases))
+    forced = [(data.item(Draw(0, 7, epoch, 3))["label"] == 2).any() for epoch in range(200)]
+    assert np.mean(forced) == pytest.approx(0.5 + 0.5 / 20, abs=0.1)
+    free = [(data.item(Draw(0, 0, epoch, 3))["label"] == 2).any() for epoch in range(20)]
+    assert not any(free)
+    names = {data.describe(Draw(0, 7, epoch, 3)) for epoch in range(20)}
+    assert "case_007" in names and data.describe(Draw(0, 0, 0, 3)) == "case_003"
+
+
+def test_images_of_each_class_by_hand():
+    cases = {"a": range(0, 2), "b": range(2, 3), "c": range(3, 4)}
+    shown = {"a": ["x"], "b": ["x", "y"], "c": [], "elsewhere": ["z"]}
+    assert images_by_class(shown, cases) == [[0, 1, 2], [2]]
+    assert images_by_class({case: ["x", "y"] for case in cases}, cases) == []
+    assert images_by_class({case: [] for case in cases}, cases) == []

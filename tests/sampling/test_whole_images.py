@@ -4,7 +4,7 @@ from memory_store import RECIPE, STILL, made_store
 
 from fmseg.imaging.prepare import centred, to_network
 from fmseg.sampling.order import Draw
-from fmseg.sampling.whole_images import WholeImageDataset
+from fmseg.sampling.whole_images import WholeImageDataset, sample_box
 
 TARGETS = {f"case_{start:03d}": np.eye(3)[index] for index, start in enumerate((0, 2, 4))}
 
@@ -68,3 +68,38 @@ def test_batches_are_stacked():
     batch = data.collate([], items)
     assert batch["image"].shape == (4, 1, 32, 48) and batch["target"].shape == (4, 3)
     assert batch["target"].dtype == np.float32
+
+
+def test_cutmix_puts_a_box_of_another_image_in_and_counts_its_pixels():
+    still = {"augmentation": STILL.model_dump(mode="json")}
+    data, plain = dataset(cutmix=1.0, **still), dataset(**still)
+    images = [item(plain, index)["image"] for index in range(6)]
+    for index in range(6):
+        for epoch in range(3):
+            found = item(data, index, epoch)
+            others = [np.where(found["image"] == images[index], found["image"], image) for image in images]
+            other = next(number for number, image in enumerate(others) if np.array_equal(image, found["image"]))
+            share = 1 - (found["image"] != images[index]).any(axis=0).mean()
+            expected = share * plain.targets[index] + (1 - share) * plain.targets[other]
+            assert found["target"].sum() == pytest.approx(1)
+            assert np.abs(found["target"] - expected).max() < 0.15  # some pixels of a box may be equal in both
+
+
+def test_a_box_covers_its_area_and_stays_inside():
+    rng = np.random.default_rng(0)
+    for area in (0.0, 0.1, 0.5, 1.0):
+        for _ in range(20):
+            rows, columns = sample_box(rng, (48, 64), area)
+            assert 0 <= rows.start <= rows.stop <= 48 and 0 <= columns.start <= columns.stop <= 64
+            assert (rows.stop - rows.start) * (columns.stop - columns.start) <= area * 48 * 64 + 1e-6
+
+
+def test_with_both_each_image_is_mixed_in_one_way():
+    still = {"augmentation": STILL.model_dump(mode="json")}
+    data, plain = dataset(mixup=1.0, cutmix=1.0, **still), dataset(**still)
+    untouched = []
+    for epoch in range(40):
+        same = item(data, 0, epoch)["image"] == item(plain, 0)["image"]
+        untouched.append(same.mean())
+    # CutMix leaves the outside of its box as it is, mixup next to nothing
+    assert 8 < sum(share > 0.3 for share in untouched) < 38

@@ -116,7 +116,7 @@ def test_colour_in_a_grey_set_and_the_other_way_round(raw_dataset):
     image = np.random.default_rng(0).integers(0, 255, (48, 48)).astype(np.uint8)
     cv2.imwrite(str(workspace.raw_dataset(NAME) / "imagesTr" / "P00_0_0000.png"), image)
     [(severity, _, problem)] = examined(workspace)
-    assert severity == "note" and problem.startswith("1 images are grey (P00_0)")
+    assert severity == "note" and problem.startswith("1 image is grey (P00_0)")
 
 
 def test_classification_rows_and_images_must_match(raw_dataset):

@@ -170,3 +170,18 @@ def test_cases_that_were_pretrained_on_are_counted(workspace, caplog):
     del before["seen"]
     path.write_text(json.dumps(before))
     assert Selection.load(path).seen is None
+
+
+def test_how_far_folds_are_apart_is_told(workspace):
+    write_recipe(workspace, "upernet", noise=0.3, seed=0)
+    for number, dice in enumerate((0.8, 0.9)):
+        RunFolder(workspace.results_of(NAME) / "upernet__plans" / f"fold_{number}").finish({"dice": dice})
+    selection = find_best(workspace, NAME)
+    assert selection.candidates[0].folds == (0.8, 0.9)
+    assert "folds 0.800 to 0.900, standard deviation 0.071" in selection.because
+
+
+def test_a_lead_within_the_noise_is_called_so(workspace):
+    write_recipe(workspace, "one", noise=0.5, seed=0)
+    write_recipe(workspace, "two", noise=0.5, seed=0)
+    assert "is within the noise: 0% of the resamplings" in find_best(workspace, NAME).because

@@ -148,3 +148,18 @@ def test_a_plan_that_cannot_be_read_is_replaced(planned):
     path = workspace.prepared(NAME) / "plans.json"
     path.write_text("{broken")
     assert plan(workspace, NAME) == Plans.load(path)
+
+
+def test_centres_are_left_out_where_the_dataset_says_so(planned):
+    workspace = planned(num_patients=6)
+    folder = workspace.raw_dataset(NAME)
+    declaration = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(declaration | {"split_by": "centre"}))
+    with pytest.raises(BadData, match=r"patients.csv: there is no such file"):
+        plan(workspace, NAME)
+    rows = [f"P0{p}_{i},P0{p},{'north' if p < 4 else 'south'}" for p in range(6) for i in range(2)]
+    (folder / "patients.csv").write_text("\n".join(["case,patient,centre", *rows]) + "\n")
+    fingerprint(workspace, NAME, num_processes=0)
+    plan(workspace, NAME)
+    folds = load_folds(workspace.prepared(NAME) / "splits_final.json")
+    assert [{case[:3] for case in fold.val} for fold in folds] == [{"P00", "P01", "P02", "P03"}, {"P04", "P05"}]

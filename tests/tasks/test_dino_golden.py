@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fmseg.networks.weights import from_dinov2
+from fmseg.networks.sources import sources
+from fmseg.networks.sources.convert import our_name
 from fmseg.records.plans import Architecture, Pretraining, Views
 from fmseg.tasks.dino import DinoTask
 from fmseg.tasks.dino_targets import sinkhorn_targets, softmax_targets
@@ -83,9 +84,14 @@ def recipe_of(data, shared, centering):
 def load(network, data, module):
     prefix = f"weights/{module}."
     state = {key.removeprefix(prefix): torch.tensor(data[key]) for key in data.files if key.startswith(prefix)}
-    heads = {key: value for key, value in state.items() if "_head." in key}
-    backbone = {f"backbone.{key}": value for key, value in from_dinov2(state).items()}
-    network.load_state_dict(backbone | heads)
+    network.load_state_dict({our_parameter(key): value for key, value in state.items()})
+
+
+def our_parameter(name):
+    """Our name of a parameter of DINOv2's."""
+    if not name.startswith("backbone."):
+        return name
+    return "backbone." + our_name(sources["dinov2"], name.removeprefix("backbone."))
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -125,10 +131,7 @@ def test_all_gradients_agree(step):
     for key in data.files:
         if not key.startswith("grad/student."):
             continue
-        name = key.removeprefix("grad/student.")
-        if name.startswith("backbone."):
-            (short,) = from_dinov2({name: torch.zeros(1)})
-            name = f"backbone.{short}"
+        name = our_parameter(key.removeprefix("grad/student."))
         assert close(ours[name].grad, data[key]), name
         compared.add(name)
     assert compared == {name for name, parameter in ours.items() if parameter.requires_grad}

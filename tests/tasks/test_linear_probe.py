@@ -131,3 +131,10 @@ def test_the_whole_grid_on_700_images_takes_less_than_a_minute():
     start = time.process_time()
     fit(features, targets, groups, num_blocks=4)
     assert time.process_time() - start < 60
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0], [0, 1], [0, 1, 2]])
+def test_a_handful_of_cases_is_no_mistake(labels):
+    features = np.random.default_rng(0).normal(size=(len(labels), 12)).astype(np.float32)
+    probe = fit(features, np.eye(3)[labels], [f"p{index}" for index in range(len(labels))])
+    assert np.isfinite(decided(probe, features)).all()

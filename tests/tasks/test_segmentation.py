@@ -2,10 +2,12 @@ import pytest
 import torch
 
 from fmseg.networks.segmenter import build_segmenter
+from fmseg.networks.unet import UNet
 from fmseg.records.labels import LabelScheme
 from fmseg.records.plans import Architecture
-from fmseg.records.recipe import Recipe
+from fmseg.records.recipe import Recipe, UNetShape
 from fmseg.tasks.segmentation import SegmentationTask
+from fmseg.tasks.segmentation_losses import losses
 
 ARCHITECTURE = Architecture(
     name="tiny",
@@ -156,3 +158,39 @@ def test_gradients_are_clipped_over_all_that_learns():
     task = build(ema_decay=0.9)
     clipped = {id(value) for module in task.clip_modules() for value in module.parameters()}
     assert {id(value) for value in task.parameters() if value.requires_grad} <= clipped
+
+
+def unet_task(scheme=CLASSES):
+    torch.manual_seed(0)
+    shape = UNetShape(
+        features=(8, 16, 16, 16),
+        kernels=((3, 3),) * 4,
+        strides=((1, 1), (2, 2), (2, 2), (2, 2)),
+        supervision=(0.6667, 0.3333),
+    )
+    return SegmentationTask(UNet(shape, 1, scheme.num_outputs), scheme, loss_name="ce_dice", ema_decay=0.0)
+
+
+def test_a_unet_learns_at_each_resolution_by_its_share():
+    ignoring = CLASSES.evolve(ignore=3)
+    task, batch = unet_task(ignoring).train(), discs()
+    batch["label"][:, :9] = 3
+    loss, values = task.training_loss(batch, 0)
+    criterion = losses["ce_dice"](ignoring)
+    fine, coarse = task.model.scales(batch["image"])
+    first, expected_values = criterion(fine, batch["label"])
+    second, _ = criterion(coarse, batch["label"][:, ::2, ::2])
+    torch.testing.assert_close(loss, 0.6667 * first + 0.3333 * second)
+    assert values["dice"] == expected_values["dice"]
+
+
+def test_a_unet_learns_four_images_by_heart():
+    task, batch = unet_task().train(), discs()
+    optimiser = torch.optim.AdamW(task.model.parameters(), lr=3e-3)
+    for step in range(40):
+        loss, _ = task.training_loss(batch, step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    _, values = task.eval().training_loss(batch, 40)
+    assert values["dice"] > 0.95

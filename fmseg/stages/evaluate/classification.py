@@ -13,7 +13,7 @@ from fmseg.planning.patients import patients_of
 from fmseg.records.dataset import Dataset
 from fmseg.records.labels import ClassScheme
 from fmseg.records.scores import ClassificationScores
-from fmseg.records.tables import read_classes, readable_table
+from fmseg.records.tables import read_classes, read_rows
 
 
 def evaluate(dataset: Dataset, predictions: Path, labels: Path) -> ClassificationScores:
@@ -45,13 +45,13 @@ def evaluate(dataset: Dataset, predictions: Path, labels: Path) -> Classificatio
 
 def _probabilities(path: Path, dataset: Dataset) -> tuple[dict[str, np.ndarray], ClassScheme]:
     """Return case -> probabilities of the cases that were predicted, and what they are of."""
-    with readable_table(path, ("case", "predicted")) as reader:
-        columns = [name for name in reader.fieldnames or [] if name.startswith(PROBABILITY)]
-        names = tuple(name.removeprefix(PROBABILITY) for name in columns)
-        try:
-            rows = {row["case"]: np.array([float(row[c]) for c in columns]) for row in reader if row[columns[0]]}
-        except (ValueError, IndexError) as error:
-            raise BadData(f"{path}: there are no probabilities in it ({error}). Make it with: fmseg predict") from error
+    table = [row for _, row in read_rows(path, ("case", "predicted"))]
+    columns = [name for name in (table[0] if table else ()) if name.startswith(PROBABILITY)]
+    names = tuple(name.removeprefix(PROBABILITY) for name in columns)
+    try:
+        rows = {row["case"]: np.array([float(row[c]) for c in columns]) for row in table if row[columns[0]]}
+    except (ValueError, IndexError) as error:
+        raise BadData(f"{path}: there are no probabilities in it ({error}). Make it with: fmseg predict") from error
     unknown = set(dataset.class_scheme.names) ^ set(names)
     if unknown:
         raise BadData(

@@ -6,9 +6,11 @@ is scored, and what is done after averaging: clean-up of label maps, the tempera
 
 import logging
 from collections.abc import Sequence
+from statistics import stdev
 from typing import Any
 
 from fmseg.errors import BadData, NotReady
+from fmseg.files import read_json
 from fmseg.inference.exposure import pretraining_exposure, seen_cases, tell
 from fmseg.inference.trained import SELECTION, finished_folds, trained_recipes, training_command
 from fmseg.planning.folds import load_folds
@@ -40,11 +42,16 @@ def find_best(workspace: Workspace, name: str, *, max_models: int = 3) -> Select
     contest = CONTESTS[_task(workspace, name)](workspace, name)
     trained = _complete_recipes(workspace, name, folds, contest)
     best, pooled = trained[0]
-    candidates = [Candidate(name=each.name, score=contest.figure(found)) for each, found in trained]
+    candidates = [
+        Candidate(name=each.name, score=contest.figure(found), folds=_by_fold(each, contest)) for each, found in trained
+    ]
     mates = [pair for pair in trained if pair[0].config.plans.digest() == best.config.plans.digest()]
     picks = [1] + [0] * (len(mates) - 1)
-    because = f"{best.name} has the highest out-of-fold {contest.measure}"
+    because = f"{best.name} has the highest out-of-fold {contest.measure}{_spread(candidates[0].folds)}"
     if len(mates) > 1:
+        ahead = contest.share_better(pooled, mates[1][1])
+        if ahead < SURE:
+            because += f" (its lead over {mates[1][0].name} is within the noise: {ahead:.0%} of the resamplings)"
         together = contest.greedy(mates, max_models)
         if sum(map(bool, together)) > 1:
             ensemble, found = title(_counts(mates, together)), contest.together(mates, together)
@@ -101,6 +108,20 @@ def _complete_recipes(
         found = " ".join(lacking)
         raise NotReady(f"No recipe of {name} has all of its {len(folds)} folds finished. {found}")
     return sorted(complete, key=lambda pair: (-contest.figure(pair[1]).mean, pair[0].name))
+
+
+def _by_fold(recipe: Recipe, contest: Contest[Any]) -> tuple[float, ...]:
+    """Return the score of each fold alone, as its run noted it; of those that noted one."""
+    key = contest.measure.lower().replace(" ", "_")
+    noted = (read_json(folder / "finished.json").get(key) for folder in recipe.folders)
+    return tuple(float(value) for value in noted if value is not None)
+
+
+def _spread(folds: Sequence[float]) -> str:
+    """Return how far single folds are apart, in words; nothing for one fold."""
+    if len(folds) < 2:
+        return ""
+    return f" (folds {min(folds):.3f} to {max(folds):.3f}, standard deviation {stdev(folds):.3f})"
 
 
 def _count_seen(workspace: Workspace, name: str, picked: Sequence[Recipe]) -> Seen:

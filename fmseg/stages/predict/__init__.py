@@ -5,24 +5,30 @@ and report.csv, ``classification.py``, beside it, predictions.csv; both are list
 """
 
 import logging
-from dataclasses import asdict, dataclass, replace
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fmseg.console import track
-from fmseg.errors import NotReady, UsageError
-from fmseg.files import read_json, sha256_file, write_json
+from fmseg.errors import UsageError
+from fmseg.files import read_json, remove_strays, sha256_file, write_json
+from fmseg.inference.bundles import bundled_exposure, opened
 from fmseg.inference.cases import Failure
-from fmseg.inference.exposure import exposure_of, tell
+from fmseg.inference.choice import load_choice
+from fmseg.inference.exposure import Exposure, exposure_of, tell
 from fmseg.inference.inputs import Inputs, find_inputs
-from fmseg.inference.members import WEIGHTS, Member, find_device, load_members, need_one_plan
-from fmseg.inference.trained import Chosen, chosen_runs, trained_recipes
+from fmseg.inference.members import WEIGHTS, Member, outputs_of
+from fmseg.inference.trained import Chosen, chosen_runs, trained_results
+from fmseg.records.bundle import MANIFEST
 from fmseg.records.run import Provenance, RunConfig
 from fmseg.records.seen import Seen
 from fmseg.stages.predict.classification import ClassWriter
 from fmseg.stages.predict.segmentation import LabelMapWriter
 from fmseg.stages.predict.writer import Writer
-from fmseg.workspace import DATASET_NAME, Workspace
+from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -65,27 +71,48 @@ def predict(
     output_folder: Path,
     *,
     dataset: str | None = None,
+    model: Path | None = None,
     overlays: bool = False,
     mirror: bool = True,
     overwrite: bool = False,
+    plugins: Sequence[str] = (),
 ) -> Report:
     """Predict each case of ``input_folder``; label maps on its own grid and in its own format.
 
-    dataset: number, name or part of it; not needed where only one is trained. Files that cannot be read are
+    dataset: number, name or part of it; not needed where only one is trained. model: a .fmseg bundle instead, which
+    may import ``plugins`` and no others. Files that cannot be read are
     named in the report, the others done; what is there already from the same models is kept. Raises UsageError
     if the output folder is the input folder or holds what these models did not make.
     """
-    results = _trained_results(workspace, dataset)
+    if model is not None and dataset is not None:
+        raise UsageError(f"Whose models: those of {model} (-m) or of {dataset} (-d)? Type one of them.")
+    with opened(model, plugins) if model else nullcontext(trained_results(workspace, dataset)) as results:
+        return _predict(
+            workspace, results, input_folder, output_folder, overlays=overlays, mirror=mirror, overwrite=overwrite
+        )
+
+
+def _predict(
+    workspace: Workspace,
+    results: Path,
+    input_folder: Path,
+    output_folder: Path,
+    *,
+    overlays: bool,
+    mirror: bool,
+    overwrite: bool,
+) -> Report:
     chosen = chosen_runs(results)
     kind = WRITERS[RunConfig.load(chosen.runs[0][0] / "run.json").plans.task]
     inputs = find_inputs(input_folder, kind.target)
     logger.info("%s: %s", results.name, chosen.because)
-    members = _load(chosen)
-    exposure = exposure_of(workspace, [member.config for member in members])
+    members = load_choice(results).members
+    exposure = _exposure(workspace, results, members)
     writer = kind(members, chosen, output_folder, exposure, mirror=mirror, overlays=overlays)
     _check_output(inputs, input_folder, output_folder, writer)
     card = _card(results, chosen, members[0].config.plans.digest(), writer)
-    is_resumed = _claim(output_folder, inputs, card, writer, overwrite=overwrite)
+    told = {"labels": outputs_of(members[0].config).model_dump(mode="json")}
+    is_resumed = _claim(output_folder, inputs, card, told, writer, overwrite=overwrite)
     table = writer.table
     if is_resumed:
         table.resume()
@@ -93,6 +120,8 @@ def predict(
         table.tidy()
     waiting = [case for case in inputs.cases if not (is_resumed and writer.is_done(case))]
     failed = list(inputs.refused)
+    for file, problem in failed:
+        logger.warning("skipped %s: %s", file, problem)
     for answer in track(writer.answers(waiting), "predict", len(waiting)):
         if isinstance(answer, Failure):
             failed.append((answer.files.images[0].name, answer.problem))
@@ -103,25 +132,9 @@ def predict(
     table.tidy()
     seen = table.seen()
     tell(seen, exposure)
-    _write_card(output_folder, card, seen)
+    _write_card(output_folder, card, told | {"seen": seen.model_dump(mode="json")})
     num_predicted = len(waiting) + len(inputs.refused) - len(failed)
     return Report(num_predicted, len(inputs.cases) - len(waiting), tuple(failed), seen, table.path)
-
-
-def _trained_results(workspace: Workspace, dataset: str | None) -> Path:
-    """Return the results of the dataset asked for, or of the only one that has any."""
-    if dataset is not None:
-        # an imported model has results but no data, so names are looked up among the results
-        there = replace(workspace, raw=workspace.results, preprocessed=workspace.results)
-        return workspace.results_of(there.dataset_name(dataset))
-    folders = sorted(workspace.results.glob("Dataset*")) if workspace.results.is_dir() else []
-    trained = [path for path in folders if DATASET_NAME.fullmatch(path.name) and trained_recipes(path)]
-    if not trained:
-        raise NotReady(f"{workspace.results} holds no trained model yet. Train one with: fmseg train 501")
-    if len(trained) > 1:
-        names = ", ".join(path.name for path in trained)
-        raise UsageError(f"Several datasets are trained ({names}). Say whose models predict, as in -d 501.")
-    return trained[0]
 
 
 def _check_output(inputs: Inputs, input_folder: Path, output_folder: Path, writer: Writer) -> None:
@@ -132,17 +145,11 @@ def _check_output(inputs: Inputs, input_folder: Path, output_folder: Path, write
         raise UsageError(f"{output_folder}: predictions must not lie among the images. Type another folder after -o.")
 
 
-def _load(chosen: Chosen) -> list[Member]:
-    members = load_members(chosen.runs, find_device())
-    digests = {member.config.plans.digest() for member in members}
-    if chosen.plans_digest is not None and digests != {chosen.plans_digest}:
-        folder = chosen.runs[0][0].parents[1]
-        raise NotReady(
-            f"{folder}: models were trained again under another plan since find_best chose. "
-            f"Choose anew with: fmseg find_best {folder.name}"
-        )
-    need_one_plan(members)
-    return members
+def _exposure(workspace: Workspace, results: Path, members: Sequence[Member]) -> Exposure:
+    """Return what the networks have met: what came with them if they are from elsewhere."""
+    if (results / MANIFEST).exists():
+        return bundled_exposure(results)
+    return exposure_of(workspace, [member.config for member in members])
 
 
 def _card(results: Path, chosen: Chosen, digest: str, writer: Writer) -> dict[str, Any]:
@@ -154,13 +161,17 @@ def _card(results: Path, chosen: Chosen, digest: str, writer: Writer) -> dict[st
     return {"dataset": results.name, "plans_digest": digest, "runs": runs} | writer.card()
 
 
-def _claim(folder: Path, inputs: Inputs, card: dict[str, Any], writer: Writer, *, overwrite: bool) -> bool:
+def _claim(
+    folder: Path, inputs: Inputs, card: dict[str, Any], told: dict[str, Any], writer: Writer, *, overwrite: bool
+) -> bool:
     """Write predict.json; return whether there are predictions to go on from, not with ``overwrite``.
 
     Raises UsageError if there are files of the same names that other models, or people, have made.
     """
     path = folder / CARD
-    there = sorted(target.name for target in writer.targets(inputs.cases) if target.exists())
+    for place in (folder, *(each for each in folder.glob("*") if each.is_dir())):
+        remove_strays(place)
+    there = sorted(target.name for target in writer.targets(inputs.cases) if os.path.lexists(target))
     if there and not overwrite:
         before = read_json(path) if path.exists() else {}
         if any(before.get(key) != value for key, value in card.items()):
@@ -169,11 +180,10 @@ def _claim(folder: Path, inputs: Inputs, card: dict[str, Any], writer: Writer, *
                 f"{folder}: {there[0]} is there already, made by {whose}. "
                 "Type another folder after -o, or --overwrite to make it anew."
             )
-    _write_card(folder, card)
+    _write_card(folder, card, told)
     return bool(there) and not overwrite
 
 
-def _write_card(folder: Path, card: dict[str, Any], seen: Seen | None = None) -> None:
-    """Write predict.json; ``seen`` is known once all is predicted, and determines nothing."""
-    known = {"seen": seen.model_dump(mode="json")} if seen else {}
-    write_json(folder / CARD, card | known | {"provenance": Provenance.here().model_dump(mode="json")})
+def _write_card(folder: Path, card: dict[str, Any], told: dict[str, Any]) -> None:
+    """Write predict.json; what is ``told`` determines nothing."""
+    write_json(folder / CARD, card | told | {"provenance": Provenance.here().model_dump(mode="json")})

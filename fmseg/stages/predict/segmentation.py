@@ -1,5 +1,6 @@
 """What segmentation brings to predicting: label maps, report.csv, overlays."""
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fmseg.files import write_bytes
+from fmseg.files import sha256, write_bytes
 from fmseg.imaging.case import content_hash
 from fmseg.imaging.readers import write_label
 from fmseg.inference.cases import Failure
@@ -19,6 +20,8 @@ from fmseg.inference.predictor import Prediction, Predictor
 from fmseg.inference.trained import Chosen
 from fmseg.records.dataset import CaseFiles
 
+#: that a file system takes
+MAX_NAME_BYTES = 255
 TABLE, OVERLAYS = "report.csv", "overlays"
 
 
@@ -89,25 +92,20 @@ class LabelMapWriter:
         return self._cells(row)
 
     def _overlay(self, case: CaseFiles) -> Path:
-        return self.folder / OVERLAYS / f"{output_name(case)}.png"
+        name = f"{output_name(case)}.png"
+        if len(os.fsencode(name)) > MAX_NAME_BYTES:
+            name = f"{sha256(os.fsencode(name))[:32]}.png"
+        return self.folder / OVERLAYS / name
 
 
 def _write_overlay(done: Prediction, path: Path) -> None:
     """Draw the contours on the image; of a stack, on the slice with most foreground."""
     import cv2
 
+    from fmseg.reporting.case_pictures import as_picture
     from fmseg.reporting.overlays import overlay
 
     z = int((done.labels > 0).sum(axis=(1, 2)).argmax())
-    drawn = overlay(_picture(done.case.voxels[:, z]), done.labels[z])
+    drawn = overlay(as_picture(done.case.voxels[:, z]), done.labels[z])
     _, encoded = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     write_bytes(path, encoded.tobytes())
-
-
-def _picture(channels: np.ndarray) -> np.ndarray:
-    """Turn (C, Y, X) of any type into uint8: (Y, X, 3) of RGB, else (Y, X) of the first channel."""
-    shown = np.moveaxis(channels, 0, -1) if len(channels) == 3 else channels[0]
-    if shown.dtype == np.uint8:
-        return shown
-    low, high = np.percentile(shown, (0.5, 99.5))
-    return (np.clip((shown - low) / max(float(high - low), 1e-6), 0, 1) * 255).astype(np.uint8)

@@ -3,6 +3,7 @@
 The method is in this file; how a run is planned, learns, is watched and ends stands in a file of its own each.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -28,6 +29,8 @@ from fmseg.stages.pretrain.learn import build_task, learn
 from fmseg.stages.pretrain.parent import inherit_seen, start_from
 from fmseg.stages.pretrain.watch import Watcher
 from fmseg.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["PretrainOptions", "Preview", "preview", "pretrain", "pretrain_corpus"]
 
@@ -70,6 +73,10 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
         config = PretrainConfig.load(run.path / "run.json")
         if not run.is_finished:
             tell_benefit(config, runtime)
+            if config.parent is not None and config.parent.terms:
+                logger.warning(
+                    "It is made from other people's weights, so their licence holds: %s.", config.parent.terms
+                )
             inherit_seen(workspace, run, config.parent if runtime.is_main else None)
             task = build_task(config.recipe)
             if config.parent is not None and not any(run.checkpoints.glob("step_*.json")):

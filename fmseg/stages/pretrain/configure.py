@@ -19,6 +19,7 @@ from fmseg.planning.hardware import detect_hardware
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_facts
 from fmseg.planning.pretraining_rules import MIN_DIFFERENCE
 from fmseg.planning.watching import median_size, plan_watch
+from fmseg.records.bundle import MANIFEST
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import find_foundations
 from fmseg.records.plans import Hardware, Pretraining, Reason
@@ -92,7 +93,10 @@ def look_ahead(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -
 def run_folder(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> RunFolder:
     """Return where the run of a corpus lies. Raises UsageError if it cannot go on from the checkpoint named."""
     if options.init is None:
-        return RunFolder(workspace.foundation(corpus.modality, options.name or corpus.default_name))
+        run = RunFolder(workspace.foundation(corpus.modality, options.name or corpus.default_name))
+        if (run.path / MANIFEST).exists():
+            raise UsageError(f"{run.path} is a checkpoint that was imported. Give the new one a --name of its own.")
+        return run
     found = find_foundations(workspace.foundations())
     parent, card = find_parent(found, corpus.modality, _channels(corpus), options.init)
     run = RunFolder(workspace.foundation(corpus.modality, options.name or f"{corpus.default_name}-from-{card.name}"))
@@ -178,7 +182,7 @@ def _rules(
         return None, partial(plan_pretraining, facts, hardware, budget_s=options.budget_s)
     found = find_foundations(workspace.foundations())
     folder, _ = find_parent(found, corpus.modality, _channels(corpus), options.init)
-    parent, card = parent_of(folder)
+    parent, card = parent_of(folder, _channels(corpus))
     keeps = parent.keeps_heads
     return parent, partial(plan_continuation, card, facts, hardware, keeps_heads=keeps, budget_s=options.budget_s)
 
@@ -210,7 +214,9 @@ def _plan_watch(workspace: Workspace, corpus: Corpus, recipe: Pretraining, runti
 
 
 def tell_benefit(config: PretrainConfig, runtime: Runtime) -> None:
-    """Say before the time is spent what may be expected of it."""
+    """Say before the time is spent what may be expected of it; nobody knows after other people's weights."""
+    if config.parent is not None and config.parent.source:
+        return
     cost = predict_cost(config.recipe, detect_hardware().evolve(num_devices=runtime.world))
     benefit = expected_benefit(cost.samples_seen + (config.parent.samples_seen if config.parent else 0))
     logger.log(logging.INFO if benefit.pays else logging.WARNING, "%s.", benefit.describe(cost.images_per_s))

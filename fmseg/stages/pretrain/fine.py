@@ -60,6 +60,8 @@ def refined(task: DinoTask, finer: DinoTask) -> DinoTask:
     size = finer.recipe.architecture.image_size
     state = task.state_dict()
     for name, network in (("model", task.model), ("teacher", task.teacher)):
-        state[f"{name}.backbone.pos_embed"] = network.backbone.positions_for(size)
+        positions = network.backbone.positions_for(size)
+        if positions is not None:
+            state[f"{name}.backbone.pos_embed"] = positions
     finer.load_state_dict(state)
     return finer

@@ -4,11 +4,11 @@ import logging
 from datetime import UTC, datetime
 
 import torch
-from safetensors.torch import load_file
 
 from fmseg.files import write_bytes
 from fmseg.imaging.measure import read_facts
 from fmseg.inference.probes import MOST_CASES
+from fmseg.networks.tensors import read_tensors
 from fmseg.networks.vit import ViT
 from fmseg.networks.weights import load_weights, save_backbone, save_weights
 from fmseg.records.foundation import CARD, BestTeacher, Foundation, ProbeScore, read_seen, write_seen
@@ -42,7 +42,7 @@ def finish(workspace: Workspace, corpus: Corpus, watcher: Watcher, last: Watcher
     best = choose_best(last.run, iterations)
     if best is not None and best.is_used:
         save_weights(teacher, run.path / LAST)
-        load_weights(teacher, load_file(path), str(path))
+        load_weights(teacher, read_tensors(path), str(path))
     if last is not watcher or (best is not None and best.is_used):
         last.draw_features(teacher, run.path)
     weights_sha256 = save_backbone(teacher, run.path)
@@ -72,13 +72,21 @@ def finish(workspace: Workspace, corpus: Corpus, watcher: Watcher, last: Watcher
         parent=config.parent,
         seconds=round(sum(line["seconds"] for line in timing), 1),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        licence="that of the images it was made from",
+        licence=_licence(config),
         provenance=config.provenance,
     )
     pictures = [name for name in ("progress", "attention", "features") if (run.path / f"{name}.png").exists()]
     write_bytes(run.path / "card.md", model_card(card, pictures).encode())
     card.save(run.path / CARD)
     run.finish({"samples_seen": card.samples_seen})
+
+
+def _licence(config: PretrainConfig) -> str:
+    """Return the terms that hold for the weights: of the images, and of those that they began with."""
+    images = "that of the images it was made from"
+    if config.parent is None or not config.parent.terms:
+        return images
+    return f"{config.parent.terms}, of the weights from {config.parent.source} that it began with; and {images}"
 
 
 def choose_best(run: RunFolder, iterations: int) -> BestTeacher | None:

@@ -23,9 +23,10 @@ logger = logging.getLogger(__name__)
 BACKBONE = "teacher.backbone."
 
 
-def parent_of(folder: Path) -> tuple[Parent, Foundation]:
-    """Return what to record of a checkpoint that a run goes on from, and its card."""
-    vit, card = load_backbone(folder)
+def parent_of(folder: Path, channels: int) -> tuple[Parent, Foundation]:
+    """Return what to record of a checkpoint that a run goes on from, and its card, for images of so many channels."""
+    vit, card = load_backbone(folder, channels)
+    source, terms = card.foreign
     keeps_heads = card.recipe is not None and training_state(folder, vit) is not None
     parent = Parent(
         name=card.name,
@@ -33,6 +34,8 @@ def parent_of(folder: Path) -> tuple[Parent, Foundation]:
         sha256=card.weights_sha256,
         samples_seen=card.total_samples,
         keeps_heads=keeps_heads,
+        source=source,
+        terms=terms,
     )
     return parent, card
 
@@ -63,7 +66,7 @@ def start_from(task: DinoTask, workspace: Workspace, parent: Parent) -> None:
     Raises UsageError if the checkpoint is another one by now.
     """
     folder = workspace.foundation(parent.modality, parent.name)
-    vit, card = load_backbone(folder)
+    vit, card = load_backbone(folder, task.model.backbone.architecture.channels)
     state = training_state(folder, vit) if parent.keeps_heads else None
     if card.weights_sha256 != parent.sha256 or (state is None) == parent.keeps_heads:
         raise UsageError(f"{folder}: this is no longer the checkpoint that the run was planned from. Type --fresh.")

@@ -134,7 +134,9 @@ class Watcher:
         shown = list(spread_images(self.corpus, PICTURES))
         seen = [look_closely(vit, image, (recipe.mean, recipe.std), PATCHES_ALONG) for image in shown]
         grey = [to_grey(image) for image in shown]
-        write_bytes(folder / "attention.png", attention_picture(grey, [attention for attention, _ in seen]))
+        heads = [attention for attention, _ in seen if attention is not None]
+        if heads:
+            write_bytes(folder / "attention.png", attention_picture(grey, heads))
         write_bytes(folder / "features.png", feature_picture(grey, [features for _, features in seen]))
 
 

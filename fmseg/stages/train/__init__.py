@@ -7,7 +7,6 @@ Here is what all tasks share: the folder, the start, the order of things. ``fold
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 from torch import nn
@@ -17,17 +16,19 @@ from fmseg.files import locked
 from fmseg.inference.exposure import pretraining_exposure, seen_cases, tell
 from fmseg.inference.members import WEIGHTS
 from fmseg.learning.runtime import Runtime
-from fmseg.planning.finetuning import adapt_finetuning
+from fmseg.planning.classification import careful_with_classes
+from fmseg.planning.finetuning import adapt_finetuning, pretraining_strength
 from fmseg.planning.folds import load_folds
 from fmseg.planning.planner import DEFAULT_NAME, plans_file
-from fmseg.planning.starting_point import choose_start
-from fmseg.records.foundation import Foundation, find_foundations
+from fmseg.records.bundle import MANIFEST
 from fmseg.records.plans import Fold, Plans
-from fmseg.records.recipe import resolve
-from fmseg.records.run import Initialisation, Provenance, RunConfig, RunFolder
+from fmseg.records.recipe import Recipe, resolve
+from fmseg.records.run import Provenance, RunConfig, RunFolder
 from fmseg.sampling.store import Store
 from fmseg.stages.train import classification, segmentation
 from fmseg.stages.train.fold import FoldRun, FoldScores, Lesson, save_weights
+from fmseg.stages.train.start import Start, find_start
+from fmseg.stages.train.targets import digest_of_targets
 from fmseg.workspace import Workspace, dataset_id
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class TrainOptions:
     @property
     def run_name(self) -> str:
         """The recipe's name, with the starting point where the user chose it."""
-        return self.recipe if self.init == "auto" else f"{self.recipe}-{self.init}"
+        return self.recipe if self.init == "auto" else f"{self.recipe}-{self.init.replace('/', '-')}"
 
 
 def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> FoldScores | None:
@@ -68,13 +69,18 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
     Goes on where it was stopped; a finished run is only read. Returns None for ALL, which has no validation.
     """
     plans, cases, store = load_prepared(workspace, name, fold, options.plans)
+    if (workspace.results_of(name) / MANIFEST).exists():
+        raise UsageError(f"{workspace.results_of(name)} holds imported models. Give your dataset another number.")
     run = RunFolder(workspace.results_of(name) / f"{options.run_name}__{plans.name}" / _fold_name(fold))
-    start = options.init if options.init != "auto" else start_of_siblings(run.path.parent)
-    foundation, init = choose_start(find_foundations(workspace.foundations()), plans, start)
+    network = resolve(options.recipe, _planned(plans), options.settings).network
+    start = find_start(workspace, plans, run.path.parent, network, options.init)
     lesson = LESSONS[plans.task]
-    config = _config(plans, cases, fold, foundation, init, options)
+    config = _config(plans, cases, fold, start, options)
     runtime = Runtime.detect(config.recipe.precision, deterministic=options.deterministic)
-    config = config.evolve(provenance=Provenance.here(deterministic=runtime.deterministic))
+    config = config.evolve(
+        labels=digest_of_targets(workspace, plans, cases),
+        provenance=Provenance.here(deterministic=runtime.deterministic),
+    )
     with locked(run.path, "this fold") if runtime.is_main else nullcontext():
         if runtime.is_main:
             if options.fresh:
@@ -82,14 +88,16 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
             run.claim(config)
         runtime.barrier()
         if not run.is_finished:
-            logger.info("%s, %s: %s", run.path.parent.name, run.path.name, init.because)
+            logger.info("%s, %s: %s", run.path.parent.name, run.path.name, start.init.because)
+            if start.init.terms:
+                logger.warning("It is made from other people's weights, so their licence holds: %s.", start.init.terms)
             under_way = FoldRun(
                 workspace=workspace,
                 config=config,
                 store=store,
                 run=run,
                 runtime=runtime,
-                foundation=foundation[0] if foundation else None,
+                weights=start.weights,
                 num_workers=options.num_workers,
                 checkpoint_minutes=options.checkpoint_minutes,
             )
@@ -125,16 +133,6 @@ def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -
     return plans, folds[fold], store
 
 
-def start_of_siblings(runs: Path) -> str:
-    """Return what the folds of this recipe that are there started from, or ``auto`` if there is none.
-
-    All folds of a recipe start alike, also when another checkpoint was pretrained between two of them.
-    """
-    for path in sorted(runs.glob("fold_*/run.json")):
-        return RunConfig.load(path).init.name
-    return "auto"
-
-
 def planned_recipes(workspace: Workspace, name: str, plans_name: str) -> tuple[str, ...]:
     """Return the recipes that the plan means to be trained. Raises NotReady before it is planned."""
     path = workspace.prepared(name) / plans_file(plans_name)
@@ -151,22 +149,18 @@ def _config(
     plans: Plans,
     cases: Fold,
     fold: int,
-    foundation: tuple[Path, Foundation] | None,
-    init: Initialisation,
+    start: Start,
     options: TrainOptions,
 ) -> RunConfig:
-    assert plans.finetuning is not None, "a labelled dataset without a plan for its training"
-    card = foundation[1] if foundation else None
-    adapted, because = adapt_finetuning(plans.finetuning, card)
+    card, init = start.card, start.init
+    adapted, because = adapt_finetuning(_planned(plans), card)
+    if plans.task == "classification" and start.weights is not None:
+        adapted, because = careful_with_classes(adapted, pretraining_strength(card) if card else 1.0)
     for reason in because:
         logger.debug("%s: %s", reason.key, reason.because)
     recipe = resolve(options.recipe, adapted, options.settings)
-    known = LESSONS[plans.task].decoders
-    if recipe.decoder not in known:
-        raise UsageError(
-            f"The recipe {recipe.name} needs the decoder '{recipe.decoder}', which is none for {plans.task} "
-            f"({', '.join(known)}). For {plans.dataset} there are the recipes {', '.join(plans.recipes)}."
-        )
+    _check_recipe(recipe, plans)
+    mean, std = start.moments or (plans.preprocessing.mean, plans.preprocessing.std)
     return RunConfig(
         plans=plans,
         recipe=recipe,
@@ -174,11 +168,30 @@ def _config(
         cases=cases,
         init=init,
         architecture=card.architecture if card else plans.pretraining.architecture,
-        mean=card.mean if card else plans.preprocessing.mean,
-        std=card.std if card else plans.preprocessing.std,
+        mean=mean,
+        std=std,
         plugins=options.plugins,
         provenance=Provenance.here(),
     )
+
+
+def _planned(plans: Plans) -> Recipe:
+    assert plans.finetuning is not None, "a labelled dataset without a plan for its training"
+    return plans.finetuning
+
+
+def _check_recipe(recipe: Recipe, plans: Plans) -> None:
+    """Raise UsageError for a recipe of another task."""
+    lesson = LESSONS[plans.task]
+    checked = [("network", recipe.network, lesson.networks)]
+    if recipe.network == "vit":
+        checked.append(("decoder", recipe.decoder, lesson.decoders))
+    for what, name, known in checked:
+        if name not in known:
+            raise UsageError(
+                f"The recipe {recipe.name} needs the {what} '{name}', which is none for {plans.task} "
+                f"({', '.join(known)}). For {plans.dataset} there are the recipes {', '.join(plans.recipes)}."
+            )
 
 
 def _finish(fold: FoldRun, model: nn.Module, lesson: Lesson) -> None:

@@ -5,6 +5,7 @@ features of a frozen backbone.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,7 @@ from fmseg.inference.feature_cache import cached_features
 from fmseg.inference.members import classes_of
 from fmseg.inference.out_of_fold_classes import predict_classes, validate_classes
 from fmseg.networks.classifier import ClassHead, Classifier
+from fmseg.networks.classifier import classifiers as networks
 from fmseg.networks.classifier import heads as decoders
 from fmseg.records.dataset import Dataset
 from fmseg.records.plans import spread
@@ -27,9 +29,10 @@ from fmseg.records.scores import ClassificationScores
 from fmseg.sampling.whole_images import WholeImageDataset
 from fmseg.stages.train.fold import FoldRun, build_model, fit_task
 from fmseg.tasks.classification import ClassificationTask
-from fmseg.tasks.linear_probe import Probe, fit_probe
+from fmseg.tasks.linear_probe import STRENGTHS, WIDE_STRENGTHS, Candidate, fit_probe
+from fmseg.tasks.neighbours import fit_neighbours
 
-__all__ = ["decoders", "learn", "load_scores", "score"]
+__all__ = ["decoders", "learn", "load_scores", "networks", "score"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +41,10 @@ GRID = "grid.json"
 
 def learn(fold: FoldRun) -> nn.Module:
     """Train the network of a fold and return the average of its weights; or solve its head."""
-    model = cast(Classifier, build_model(fold.config, fold.foundation))
-    model.to(fold.runtime.device)
-    return _solve(fold, model) if fold.config.recipe.learned_by == "grid" else _train(fold, model)
+    model = build_model(fold.config, fold.weights).to(fold.runtime.device)
+    if fold.config.recipe.learned_by == "steps":
+        return _train(fold, model)
+    return _solve(fold, cast(Classifier, model))
 
 
 def score(fold: FoldRun, model: nn.Module) -> ClassificationScores:
@@ -55,7 +59,7 @@ def load_scores(path: Path) -> ClassificationScores:
     return ClassificationScores.load(path)
 
 
-def _train(fold: FoldRun, model: Classifier) -> nn.Module:
+def _train(fold: FoldRun, model: nn.Module) -> nn.Module:
     config, recipe = fold.config, fold.config.recipe
     task = ClassificationTask(
         model,
@@ -73,40 +77,53 @@ def _train(fold: FoldRun, model: Classifier) -> nn.Module:
 
 
 def _solve(fold: FoldRun, model: Classifier) -> nn.Module:
-    """Give a network the best head of the grid. Only rank 0 works; the others wait."""
-    if not isinstance(model.head, ClassHead):
-        raise UsageError(f"The recipe {fold.config.recipe.name} solves the head 'class_head' only. Take that one.")
+    """Give a network the best head of a grid. Only rank 0 works; the others wait."""
+    config, recipe = fold.config, fold.config.recipe
+    needed = "nearest_head" if recipe.learned_by == "neighbours" else "class_head"
+    if recipe.decoder != needed or recipe.network != "vit":
+        raise UsageError(f"The recipe {recipe.name} solves the head '{needed}' of a ViT only. Take that one.")
     if not fold.runtime.is_main:
         return model
-    config, recipe = fold.config, fold.config.recipe
     place = fold.workspace.prepared(config.plans.dataset) / f"{config.plans.name}_features"
     features = cached_features(model.eval(), config, fold.store, place)
     cases, patients = config.cases.train, _patients(fold)
     counts = [len(fold.store.cases[case]) for case in cases]
-    rows = np.concatenate([np.array(fold.store.cases[case]) for case in cases])
+    rows = features[np.concatenate([np.array(fold.store.cases[case]) for case in cases])]
+    targets = np.repeat(_targets(fold, cases), counts, axis=0)
+    groups = np.repeat([patients.get(case, case) for case in cases], counts).tolist()
+    scheme = classes_of(config)
+    if recipe.learned_by == "neighbours":
+        nearest = fit_neighbours(rows, targets, groups, scheme, num_blocks=recipe.head_blocks)
+        model.head = nearest.head.to(fold.runtime.device)
+        _note(fold, nearest.chosen, nearest.candidates)
+        return model
+    is_alone = recipe.learned_by == "logreg"
     found = fit_probe(
-        features[rows],
-        np.repeat(_targets(fold, cases), counts, axis=0),
-        np.repeat([patients.get(case, case) for case in cases], counts).tolist(),
-        classes_of(config),
+        rows,
+        targets,
+        groups,
+        scheme,
         num_blocks=recipe.head_blocks,
         class_weights=recipe.class_weights,
+        strengths=WIDE_STRENGTHS if is_alone else STRENGTHS,
+        class_token_alone=is_alone,
     )
-    _note(fold, found)
+    _note(fold, found.chosen, found.candidates)
+    head = cast(ClassHead, model.head)
     with torch.no_grad():
-        model.head.classify.weight.copy_(torch.from_numpy(found.weight))
-        model.head.classify.bias.copy_(torch.from_numpy(found.bias))
+        head.classify.weight.copy_(torch.from_numpy(found.weight))
+        head.classify.bias.copy_(torch.from_numpy(found.bias))
     return model
 
 
-def _note(fold: FoldRun, found: Probe) -> None:
+def _note(fold: FoldRun, chosen: Candidate, candidates: Sequence[Candidate]) -> None:
     """Say which head was chosen, and keep the whole grid beside it."""
-    chosen = found.chosen
     score = "" if chosen.macro_f1 is None else f", macro F1 {chosen.macro_f1:.3f} within the training cases"
-    logger.info("the best of %d heads: %s, C = %g%s", len(found.candidates), chosen.features, chosen.strength, score)
+    of = "neighbours" if fold.config.recipe.learned_by == "neighbours" else "C"
+    logger.info("the best of %d heads: %s, %s = %g%s", len(candidates), chosen.features, of, chosen.strength, score)
     columns = ("features", "strength", "macro_f1")
-    grid = [{name: getattr(each, name) for name in columns} for each in found.candidates]
-    write_json(fold.run.path / GRID, {"chosen": {name: getattr(found.chosen, name) for name in columns}, "grid": grid})
+    grid = [{name: getattr(each, name) for name in columns} for each in candidates]
+    write_json(fold.run.path / GRID, {"chosen": {name: getattr(chosen, name) for name in columns}, "grid": grid})
 
 
 def _targets(fold: FoldRun, cases: tuple[str, ...]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """One fold under way, and what is done with it whatever the task: the network, its start, the loop, its weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,11 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fmseg.files import writing
-from fmseg.inference.members import outputs_of
+from fmseg.inference.members import load_weights, outputs_of
 from fmseg.learning.loop import FitOptions, Hook, fit
-from fmseg.learning.optim import adamw, parameter_groups, set_step, warmup_poly
+from fmseg.learning.optim import adamw, parameter_groups, set_step, sgd, warmup_poly
 from fmseg.learning.runtime import Runtime
 from fmseg.networks.build import backbone_of, build_network
+from fmseg.networks.cnn import TimmClassifier, load_timm_weights
 from fmseg.networks.weights import load_backbone
 from fmseg.records.recipe import Recipe
 from fmseg.records.run import RunConfig, RunFolder
@@ -26,6 +27,9 @@ from fmseg.sampling.store import Store
 from fmseg.tasks.averaged import AveragedTask
 from fmseg.workspace import Workspace
 
+#: weights of the best validation
+BEST = "model_best.safetensors"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldRun:
@@ -36,8 +40,8 @@ class FoldRun:
     store: Store
     run: RunFolder
     runtime: Runtime
-    #: folder of the checkpoint to start from; None for random weights
-    foundation: Path | None
+    #: what to start from, see ``build_model``; None for random weights
+    weights: Path | None
     num_workers: int | None
     checkpoint_minutes: float
 
@@ -61,8 +65,12 @@ class Lesson(Protocol):
     """What a task brings to training: a module of functions, such as ``segmentation``."""
 
     @property
+    def networks(self) -> Registry[Any]:
+        """What can be trained."""
+
+    @property
     def decoders(self) -> Registry[Any]:
-        """What can stand on the backbone."""
+        """What can stand on the backbone, where the network has one."""
 
     def learn(self, fold: FoldRun) -> nn.Module:
         """Train the network of a fold from where it stands, and return what is to be kept of it."""
@@ -74,12 +82,17 @@ class Lesson(Protocol):
         """Read what ``score`` wrote."""
 
 
-def build_model(config: RunConfig, foundation: Path | None) -> nn.Module:
-    """Return the network of a run: random, a function of its seed, its backbone from the foundation checkpoint."""
+def build_model(config: RunConfig, weights: Path | None) -> nn.Module:
+    """Return the network of a run: random, a function of its seed, but for what ``weights`` hold.
+
+    weights: folder of a checkpoint, for the backbone; file of timm's weights, for one of its networks.
+    """
     torch.manual_seed(config.recipe.seed)
     model = build_network(config.recipe, config.architecture, outputs_of(config))
-    if foundation is not None:
-        vit, _ = load_backbone(foundation)
+    if isinstance(model, TimmClassifier) and weights is not None:
+        load_timm_weights(model, weights)
+    elif weights is not None:
+        vit, _ = load_backbone(weights, config.architecture.channels)
         backbone_of(model).load_state_dict(vit.state_dict())
     return model
 
@@ -99,7 +112,8 @@ def fit_task(
     recipe = fold.config.recipe
     task.to(fold.runtime.device)
     depth, decay = fold.config.architecture.depth, recipe.layer_decay
-    optimizer = adamw(parameter_groups(task.model.named_parameters(), depth=depth, layer_decay=decay))
+    groups = parameter_groups(task.model.named_parameters(), depth=depth, layer_decay=decay)
+    optimizer = adamw(groups) if recipe.optimizer == "adamw" else sgd(groups, momentum=recipe.momentum)
     hook = Hook(recipe.validation_interval, lambda step: _validate(fold, task.averaged, validate))
     options = FitOptions(
         iterations=recipe.iterations,
@@ -108,11 +122,23 @@ def fit_task(
         seed=recipe.seed,
         log_every=max(min(recipe.validation_interval, 50), 1),
         checkpoint_minutes=fold.checkpoint_minutes,
+        should_end=lambda: has_stalled(fold.run.history(), recipe.patience),
     )
     draws = _batches(fold, samples, num_samples)
     fit(
         task, draws, optimizer, lambda step: _set_step(optimizer, recipe, step), fold.run, fold.runtime, options, [hook]
     )
+    if recipe.patience and (fold.run.path / BEST).exists():
+        load_weights(task.averaged, fold.run.path / BEST)
+
+
+def has_stalled(history: Sequence[Mapping[str, float]], patience: int) -> bool:
+    """Return whether the last ``patience`` validations brought nothing better than one before; 0: never.
+
+    history: lines of metrics.jsonl; what is validated begins with ``val_``.
+    """
+    values = [value for line in history for name, value in line.items() if name.startswith("val_")]
+    return 0 < patience < len(values) and max(values[-patience:]) <= max(values[:-patience])
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -139,7 +165,8 @@ def _batches(fold: FoldRun, samples: Samples, num_samples: int) -> Callable[[int
 
 def _set_step(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> dict[str, float]:
     """Write learning rate and weight decay of one step; return what is logged."""
-    lr = warmup_poly(step, total=recipe.iterations, warmup=recipe.warmup_iterations, peak=recipe.learning_rate)
+    lengths = {"total": recipe.iterations, "warmup": recipe.warmup_iterations}
+    lr = warmup_poly(step, **lengths, peak=recipe.learning_rate, power=recipe.schedule_power)
     set_step(optimizer, lr, recipe.weight_decay)
     return {"learning_rate": lr}
 
@@ -154,6 +181,6 @@ def _validate(fold: FoldRun, model: nn.Module, validate: Callable[[nn.Module], d
         metric = next(iter(values))
         before = [line[metric] for line in run.history() if metric in line]
         if values[metric] >= max(before, default=0.0):
-            save_weights(model, run.path / "model_best.safetensors")
+            save_weights(model, run.path / BEST)
     draw_progress(run.metrics, run.path / "progress.png")
     return values

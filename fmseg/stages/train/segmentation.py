@@ -1,38 +1,56 @@
 """What segmentation brings to training: patches with label maps, Dice, whole label maps of the validation cases."""
 
 from pathlib import Path
-from typing import cast
 
 from torch import nn
 
 from fmseg.imaging.measure import read_facts
 from fmseg.inference.members import scheme_of
 from fmseg.inference.out_of_fold import predict_fold, validate
-from fmseg.networks.decoders import decoders as decoders
-from fmseg.networks.segmenter import Segmenter
+from fmseg.networks.decoders import decoders
+from fmseg.networks.segmenter import segmenters as networks
 from fmseg.records.dataset import Dataset
 from fmseg.records.plans import spread
 from fmseg.records.scores import Scores
-from fmseg.sampling.patches import PatchDataset
+from fmseg.sampling.patches import PatchDataset, images_by_class
 from fmseg.stages.train.fold import FoldRun, build_model, fit_task
 from fmseg.tasks.segmentation import SegmentationTask
+
+__all__ = ["decoders", "learn", "load_scores", "networks", "score"]
 
 
 def learn(fold: FoldRun) -> nn.Module:
     """Train the network of a fold and return the average of its weights."""
     config, recipe = fold.config, fold.config.recipe
     scheme = scheme_of(config)
-    model = cast(Segmenter, build_model(config, fold.foundation))
+    model = build_model(config, fold.weights)
     task = SegmentationTask(model, scheme, loss_name=recipe.loss, ema_decay=recipe.ema_decay)
-    indices = [index for case in config.cases.train for index in fold.store.cases[case]]
+    images = {case: fold.store.cases[case] for case in config.cases.train}
+    indices = [index for case in images.values() for index in case]
     samples = PatchDataset(
-        fold.store, indices, recipe, mean=config.mean, std=config.std, seed=recipe.seed, ignore=scheme.ignore
+        fold.store,
+        indices,
+        recipe,
+        mean=config.mean,
+        std=config.std,
+        seed=recipe.seed,
+        ignore=scheme.ignore,
+        showing=images_by_class(_classes_shown(fold), images) if recipe.foreground_share else (),
     )
     seen = spread(config.cases.val, recipe.validation_cases)
     fit_task(
         fold, task, samples, len(indices), lambda averaged: {"val_dice": validate(averaged, config, fold.store, seen)}
     )
     return task.averaged
+
+
+def _classes_shown(fold: FoldRun) -> dict[str, list[str]]:
+    """Return the classes in the label map of each case, as they were measured."""
+    names = scheme_of(fold.config).names
+    facts = read_facts(fold.workspace.prepared(fold.config.plans.dataset) / "cases.jsonl")
+    # a case that could not be read has no counts
+    pairs = ((each.case, zip(names, each.class_counts, strict=False)) for each in facts)
+    return {case: [name for name, (pixels, _) in counts if pixels] for case, counts in pairs}
 
 
 def score(fold: FoldRun, model: nn.Module) -> Scores:

@@ -1,0 +1,77 @@
+"""Cases that are unlike the others in size or spacing, and classes that nobody has drawn."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fmseg.imaging.survey import finding
+from fmseg.records.dataset import Dataset
+from fmseg.records.fingerprint import CaseFacts, Finding
+
+#: an image of so many times the pixels of the median, or of one part of it, is told
+MAX_SIZE_RATIO = 16.0
+#: likewise of the size of a pixel: mm taken for cm is 10, for micrometres 1000
+MAX_SPACING_RATIO = 5.0
+
+
+def odd_sizes(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Find images that are much larger or smaller than the others, and sets that mix images with volumes."""
+    there = [fact for fact in facts if fact.shape[0]]
+    if not there:
+        return
+    areas = np.array([fact.shape[1] * fact.shape[2] for fact in there], float)
+    median = float(np.median(areas))
+    for fact, area in zip(there, areas.tolist(), strict=True):
+        if not 1 / MAX_SIZE_RATIO < area / median < MAX_SIZE_RATIO:
+            size = f"{fact.shape[1]} x {fact.shape[2]}"
+            problem = f"it has {size} pixels, {area / median:.3g} times as many as the median"
+            mend = "Check that it is of the same kind as the others, and not a thumbnail or a montage."
+            yield finding("warning", fact.case, problem, mend, "All images are brought to one size.", [fact.case])
+    flat = [fact.case for fact in there if fact.shape[0] == 1]
+    if 0 < len(flat) < len(there):
+        few, many = (flat, "volumes") if 2 * len(flat) <= len(there) else (
+            [fact.case for fact in there if fact.shape[0] > 1], "single images")  # fmt: skip
+        problem = f"{len(few)} cases such as {few[0]} are unlike the others, which are {many}"
+        mend = "Check that they belong to one dataset."
+        yield finding("warning", few[0], problem, mend, "Slices and single images may show different things.", few)
+
+
+def odd_spacings(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Find images whose pixels are said to be much larger or smaller than those of the others."""
+    there = [fact for fact in facts if fact.shape[0]]
+    sized = [(fact, fact.spacing_mm) for fact in there if fact.spacing_mm is not None]
+    if not sized:
+        return
+    if len(sized) < len(there):
+        case = next(fact.case for fact in there if fact.spacing_mm is None)
+        problem = f"{len(there) - len(sized)} images such as {case} have no pixel size, and {len(sized)} have one"
+        mend = "Nothing to do: sizes in mm are then used for none of them. Give all of them one, if you can."
+        yield finding("warning", case, problem, mend, "Lengths in mm cannot be compared.", [case])
+    values = np.array([spacing for _, spacing in sized])
+    median = np.median(values, axis=0)
+    for (fact, spacing), ratios in zip(sized, values / median, strict=True):
+        if ratios.max() > MAX_SPACING_RATIO or ratios.min() < 1 / MAX_SPACING_RATIO:
+            told = " x ".join(f"{size:.4g}" for size in spacing)
+            usual = " x ".join(f"{size:.4g}" for size in median)
+            problem = f"its voxels are {told} mm (z, y, x), those of the others {usual} mm"
+            mend = "Check the unit: cm or micrometres may have been taken for mm."
+            yield finding("warning", fact.case, problem, mend, "It would be shrunk or enlarged by much.", [fact.case])
+
+
+def absent_classes(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Find classes that no label map shows."""
+    drawn = [fact for fact in facts if fact.class_counts]
+    if not drawn:
+        return
+    shown = [sum(fact.class_counts[index][0] > 0 for fact in drawn) for index in range(len(dataset.labels.names))]
+    if not any(shown):
+        problem = "all label maps are empty, so there is nothing to learn"
+        yield finding("error", "labelsTr", problem, "Draw the classes, or export the label maps again.", UNSEEN)
+        return
+    for name, count in zip(dataset.labels.names, shown, strict=True):
+        if not count:
+            problem = f"'labels' declares {name}, which no label map shows"
+            yield finding("warning", "dataset.json", problem, "Remove it, or look for the cases that show it.", UNSEEN)
+
+
+UNSEEN = "A network cannot learn what it never sees."

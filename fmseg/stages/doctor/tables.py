@@ -1,0 +1,103 @@
+"""What people wrote beside their images: how many there are, of which class and patient, and in which fold."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from fmseg.errors import BadData
+from fmseg.imaging.survey import finding, listed
+from fmseg.planning.folds import check_folds, load_folds
+from fmseg.records.dataset import Dataset
+from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint
+from fmseg.records.labels import is_labelled, split_classes
+
+CLASSES, PATIENTS, SPLITS = "labelsTr.csv", "patients.csv", "splits_final.json"
+FOLDS = 5
+LOST = "A file was lost, or a name is written in another way."
+LEAK = "Images of one patient are alike: on both sides of a fold, scores are too good."
+
+
+def number(dataset: Dataset, num_cases: int) -> Iterator[Finding]:
+    """Compare the number of cases with the declared one."""
+    declared = dataset.declaration.numTraining
+    if declared is not None and declared != num_cases:
+        problem = f"'numTraining' is {declared}, but there are {num_cases} cases"
+        mend = f"Write {num_cases}, or look for the missing files."
+        yield finding("warning", "dataset.json", problem, mend, LOST)
+
+
+def classes(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Compare the classes with the images."""
+    given, cases = dataset.classes_of_cases(), {fact.case for fact in facts}
+    unclassed = "Without a class, an image cannot be trained on."
+    for case in sorted(cases - set(given)):
+        problem = f"this image has no row in {CLASSES}"
+        yield finding("error", case, problem, "Add it, or remove the image.", unclassed, [case], "leave_out")
+    scheme = dataset.class_scheme
+    for case in sorted(case for case in cases & set(given) if not is_labelled(given[case], scheme)):
+        mend = "Write its class, or remove the image."
+        yield finding("error", case, f"its label in {CLASSES} is empty", mend, unclassed, [case], "leave_out")
+    if len(scheme.names) < 2 and scheme.is_exclusive:
+        problem = f"{CLASSES} has one class alone ({listed(list(scheme.names))}), so there is nothing to learn"
+        yield finding("error", CLASSES, problem, "Add cases of another class.", "A network always answers the same.")
+    for case in sorted(set(given) - cases):
+        mend = "Add its image, or remove the row."
+        yield finding("warning", CLASSES, f"the case '{case}' has no image", mend, LOST)
+    yield from _names_of_classes(scheme.names)
+    yield from _rare_classes(given, cases)
+
+
+def _names_of_classes(found: Sequence[str]) -> Iterator[Finding]:
+    folded = defaultdict(list)
+    for name in found:
+        folded[" ".join(name.casefold().split())].append(name)
+    for alike in folded.values():
+        if len(alike) > 1:
+            problem = f"the classes {', '.join(alike)} differ only in case or spaces"
+            yield finding("warning", CLASSES, problem, "Write them alike.", "They are learned as different classes.")
+
+
+def _rare_classes(given: dict[str, str], cases: set[str]) -> Iterator[Finding]:
+    counts = Counter(name for case in cases & set(given) for name in split_classes(given[case]))
+    for name, count in sorted(counts.items()):
+        if count == 1:
+            problem = f"the class '{name}' has 1 case, so it is either trained on or validated"
+            yield finding("warning", CLASSES, problem, "Add cases, or put it to another class.", "It has no score.")
+
+
+def patients_table(dataset: Dataset, measured: Fingerprint, cases: Sequence[str]) -> Iterator[Finding]:
+    """Say how patients were found, and compare patients.csv with the cases."""
+    if not measured.patients_declared:
+        problem = f"patients were not declared; {measured.patient_source}"
+        mend = "If that is wrong, add patients.csv (case,patient) or 'group_regex' to dataset.json."
+        yield finding("note", "dataset.json", problem, mend, LEAK)
+    if dataset.task == "unlabelled" or not (dataset.folder / PATIENTS).exists():
+        return
+    table = dataset.patients_of_cases()
+    missing = [case for case in cases if case not in table]
+    if missing:
+        problem = f"{len(missing)} cases are not in it: {listed(missing)}; each counts as a patient of its own"
+        yield finding("warning", PATIENTS, problem, "Add their lines.", LEAK, missing)
+    known = {*cases, *(case.name for case in dataset.test_cases())}
+    unknown = sorted(set(table) - known)
+    if unknown:
+        problem = f"{len(unknown)} of its cases are not in the dataset: {listed(unknown)}"
+        yield finding("warning", PATIENTS, problem, "Correct their names (without _0000 and ending).", LOST)
+
+
+def folds(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Check the owner's folds, and whether folds can be made at all."""
+    patients = {fact.case: fact.patient for fact in facts}
+    if len(patients) > 1 and len(set(patients.values())) == 1:
+        problem = (
+            f"all {len(patients)} cases belong to one patient ('{facts[0].patient}'), so none is left to validate on"
+        )
+        mend = f"Add another patient, or say in {PATIENTS} (case,patient) whose each case is."
+        yield finding("error", dataset.name, problem, mend, LEAK)
+    path = dataset.folder / SPLITS
+    if not path.exists():
+        return
+    try:
+        check_folds(load_folds(path), patients, known=set(patients), source=path)
+    except BadData as error:
+        problem, _, mend = str(error).removeprefix(f"{path}").lstrip(":, ").partition(". ")
+        yield finding("error", SPLITS, problem, mend or "Write it anew, or remove it.", LEAK)

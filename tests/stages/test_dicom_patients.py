@@ -1,0 +1,78 @@
+"""Patients of DICOM images come from their headers, and nothing else of these headers stays."""
+
+import json
+
+import numpy as np
+from test_readers_dicom import write as write_dicom
+
+from fmseg.imaging.measure import read_facts
+from fmseg.records.dataset import Dataset
+from fmseg.stages.fingerprint import fingerprint
+from fmseg.workspace import Workspace
+
+PATIENTS = {"a": "MRN 77123", "b": "MRN 77123", "c": "MRN 88456", "d": "Anonymous"}
+
+
+def make(root, patients=PATIENTS) -> Workspace:
+    root.mkdir(exist_ok=True)
+    workspace = Workspace.find(root)
+    folder = workspace.raw_dataset("Dataset501_Clips")
+    (folder / "imagesTr").mkdir(parents=True)
+    for number, (name, patient) in enumerate(patients.items()):
+        pixels = np.random.default_rng(number).integers(0, 255, (1, 12, 20), np.uint8)
+        write_dicom(folder / "imagesTr" / name, pixels, PatientID=patient)
+    declaration = {"channel_names": {"0": "ultrasound"}, "task": "unlabelled"}
+    (folder / "dataset.json").write_text(json.dumps(declaration))
+    return workspace
+
+
+def measured(workspace):
+    found = fingerprint(workspace, "Dataset501_Clips", num_processes=0)
+    path = workspace.prepared("Dataset501_Clips") / "cases.jsonl"
+    return found, {fact.case: fact.patient for fact in read_facts(path)}
+
+
+def test_headers_name_patients_and_no_number_of_theirs_is_written(tmp_path):
+    workspace = make(tmp_path)
+    found, patients = measured(workspace)
+    assert patients["a"] == patients["b"] != patients["c"] and patients["d"] == "d"
+    assert found.num_patients == 3 and not found.patients_declared
+    assert "of 1 cases" in found.patient_source
+    written = b"".join(path.read_bytes() for path in workspace.preprocessed.rglob("*") if path.is_file())
+    assert b"77123" not in written and b"Secret" not in written and b"88456" not in written
+    assert (workspace.preprocessed / ".patient_salt").stat().st_mode & 0o077 == 0
+    # what is there holds: nothing is measured again, nobody changes
+    path = workspace.prepared("Dataset501_Clips") / "cases.jsonl"
+    before = path.read_bytes()
+    assert measured(workspace)[1] == patients and path.read_bytes() == before
+
+
+def test_another_workspace_gives_other_hashes(tmp_path):
+    found, ours = measured(make(tmp_path / "one", dict.fromkeys("abc", "MRN 1") | {"d": "MRN 2"}))
+    assert found.patients_declared and found.num_patients == 2
+    _, theirs = measured(make(tmp_path / "two"))
+    assert not set(ours.values()) & set(theirs.values())
+
+
+def test_a_table_comes_before_headers_and_headers_come_back_without_it(tmp_path):
+    workspace = make(tmp_path)
+    _, by_header = measured(workspace)
+    table = workspace.raw_dataset("Dataset501_Clips") / "patients.csv"
+    table.write_text("case,patient\na,P1\nb,P2\nc,P2\nd,P1\n")
+    found, patients = measured(workspace)
+    assert patients == {"a": "P1", "b": "P2", "c": "P2", "d": "P1"} and found.patient_source == "patients.csv"
+    table.unlink()
+    assert measured(workspace)[1] == by_header
+
+
+def test_a_labelled_set_may_hold_files_without_an_ending(tmp_path):
+    workspace = make(tmp_path)
+    folder = workspace.raw_dataset("Dataset501_Clips")
+    declaration = json.loads((folder / "dataset.json").read_text())
+    declaration |= {"task": "segmentation", "labels": {"background": 0, "head": 1}, "file_ending": ""}
+    (folder / "dataset.json").write_text(json.dumps(declaration))
+    (folder / "labelsTr").mkdir()
+    (folder / "labelsTr" / "a.png").write_bytes(b"")
+    dataset = Dataset.load(folder)
+    assert [case.name for case in dataset.training_cases()] == ["a", "b", "c", "d"]
+    assert dataset.training_cases()[0].label == folder / "labelsTr" / "a.png" and not dataset.orphan_labels()
