@@ -56,14 +56,15 @@ class _PlainSteps(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, heads: Tensor) -> Tensor:
         query, key, value = heads
-        shares = _scaled_product(query, key.transpose(1, 2)).softmax(-1)
-        ctx.save_for_backward(heads, shares)
-        return shares @ value
+        ctx.save_for_backward(heads)
+        return _scaled_product(query, key.transpose(1, 2)).softmax(-1) @ value
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        heads, shares = ctx.saved_tensors
+        (heads,) = ctx.saved_tensors
         query, key, value = heads
+        # made anew: they are as large as all else that attention would keep
+        shares = _scaled_product(query, key.transpose(1, 2)).softmax(-1)
         found = torch.empty_like(heads)
         torch.bmm(shares.transpose(1, 2), gradient, out=found[2])
         scores = gradient @ value.transpose(1, 2)

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fmseg.networks.attention import attend
+from fmseg.networks.lean import gelu_linear, is_gelu, matmul_dtype, norm_linear
 from fmseg.networks.relations import Place
 
 Shape = tuple[int, int]
 Branch = Callable[[Tensor, Sequence[Shape]], Tensor]
+Layer = Callable[[Tensor, Sequence[Shape], Sequence[Place]], Tensor]
 
 
 class Block(nn.Module):
@@ -33,22 +35,36 @@ class Block(nn.Module):
         self.relation = relation
         self.norm1, self.attn, self.ls1 = timms.norm1, timms.attn, timms.ls1
         self.norm2, self.mlp, self.ls2 = timms.norm2, timms.mlp, timms.ls2
+        self._compiled: Layer | None = None
         self.set_drop(0.0, int)
 
     def set_drop(self, rate: float, round_kept: Callable[[float], int]) -> None:
         """Set the share of the images that a branch leaves out in training; round_kept: how many then stay."""
         self.drop_rate, self.round_kept = rate, round_kept
 
-    def forward(self, tokens: Tensor, shapes: Sequence[Shape], places: Sequence[Place] = ()) -> Tensor:
+    def set_compiled(self, backend: str) -> None:
+        """Have ``forward`` compiled when it is asked to be: anew for each set of shapes, so for few of them."""
+        if self.relation is None:
+            self._compiled = torch.compile(self._layer, backend=backend, dynamic=False)
+
+    def forward(
+        self, tokens: Tensor, shapes: Sequence[Shape], places: Sequence[Place] = (), *, compiled: bool = False
+    ) -> Tensor:
         """Return the tokens (T, D) after this layer.
 
         shapes: (images, tokens per image) of each size of view; places: where its tokens lie, for a ``relation``.
+        compiled: by ``set_compiled``, if that was called. What gathers shards before this call, or drops them after it,
+        is outside of what is compiled.
         """
+        layer = self._compiled if compiled and self._compiled is not None else self._layer
+        return layer(tokens, shapes, places)
+
+    def _layer(self, tokens: Tensor, shapes: Sequence[Shape], places: Sequence[Place]) -> Tensor:
         tokens = self._add(partial(self._attention, places=places), tokens, shapes)
         return self._add(self._mlp, tokens, shapes)
 
     def _attention(self, tokens: Tensor, shapes: Sequence[Shape], places: Sequence[Place]) -> Tensor:
-        qkv = self.attn.qkv(self.norm1(tokens))
+        qkv = self._normed_linear(self.norm1, self.attn.qkv, tokens)
         if self.relation is None:
             mixed = attend(qkv, list(shapes), self.attn.num_heads)
         else:
@@ -61,11 +77,23 @@ class Block(nn.Module):
         return _scaled_linear(self.attn.proj, self.ls1, mixed)
 
     def _mlp(self, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
-        hidden = self.mlp.fc1(self.norm2(tokens))
+        hidden = self._normed_linear(self.norm2, self.mlp.fc1, tokens)
         if hidden.shape[-1] == self.mlp.fc2.in_features:
+            if self._is_lean(hidden) and is_gelu(self.mlp.act):
+                weight, bias = _scaled_weights(self.mlp.fc2, self.ls2)
+                return gelu_linear(hidden, weight, bias)
             return _scaled_linear(self.mlp.fc2, self.ls2, self.mlp.act(hidden))
         gate, value = hidden.chunk(2, dim=-1)
         return _scaled_linear(self.mlp.fc2, self.ls2, self.mlp.act(gate) * value)
+
+    def _is_lean(self, tokens: Tensor) -> bool:
+        """Return whether to keep little for the backward pass; float16 has a scaling of its own."""
+        return self.training and torch.is_grad_enabled() and matmul_dtype(tokens) != torch.float16
+
+    def _normed_linear(self, norm: nn.Module, linear: nn.Linear, tokens: Tensor) -> Tensor:
+        if self._is_lean(tokens) and isinstance(norm, nn.LayerNorm) and type(linear) is nn.Linear:
+            return norm_linear(tokens, norm, linear)
+        return linear(norm(tokens))
 
     def _add(self, branch: Branch, tokens: Tensor, shapes: Sequence[Shape]) -> Tensor:
         """Return ``tokens`` plus a branch, computed on a random subset of the images in training."""
@@ -94,8 +122,15 @@ def choose_rows(shapes: Sequence[Shape], kept: Sequence[int], device: torch.devi
 
 def _scaled_linear(linear: nn.Linear, scale: nn.Module, tokens: Tensor) -> Tensor:
     """Return scale(linear(tokens)); scale: LayerScale or nothing."""
-    gamma = getattr(scale, "gamma", None)
     # a scale of 1e-5 would leave nothing of the weights in float16
-    if gamma is None or tokens.dtype == torch.float16:
+    if tokens.dtype == torch.float16:
         return scale(linear(tokens))
-    return F.linear(tokens, linear.weight * gamma[:, None], None if linear.bias is None else linear.bias * gamma)
+    return F.linear(tokens, *_scaled_weights(linear, scale))
+
+
+def _scaled_weights(linear: nn.Linear, scale: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of scale(linear(...)) as one linear layer."""
+    gamma = getattr(scale, "gamma", None)
+    if gamma is None:
+        return linear.weight, linear.bias
+    return linear.weight * gamma[:, None], None if linear.bias is None else linear.bias * gamma

@@ -71,20 +71,29 @@ class ViT(nn.Module):
             assert isinstance(block, Block)
             block.set_drop(rate * share, round_kept)
 
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Have torch compile each layer for the views of a training, at their first pass."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.set_compiled(backend)
+
     def forward(self, image: Tensor) -> Tensor:
-        """Return the normed tokens (B, P + N, D) of one batch (B, C, H, W)."""
-        return self.forward_groups([image], [None])[0]
+        """Return the normed tokens (B, P + N, D) of one batch (B, C, H, W) of any size; never compiled."""
+        return self._forward([image], [None], compiled=False)[0]
 
     def forward_groups(self, images: list[Tensor], masks: list[Tensor | None]) -> list[Tensor]:
         """Return the normed tokens (B, P + N, D) of each batch of views; all views go through in one pass.
 
         images: one (B, C, H, W) per view size. masks: (B, N) bool each, true where the mask token replaces a patch.
         """
+        return self._forward(images, masks, compiled=True)
+
+    def _forward(self, images: list[Tensor], masks: list[Tensor | None], *, compiled: bool) -> list[Tensor]:
         groups = [self._embed(image, mask) for image, mask in zip(images, masks, strict=True)]
         shapes, places = [tokens_shape(group) for group in groups], self._places(images)
         tokens = pack(groups)  # (T, D)
         for block in self.blocks:
-            tokens = self._run(block, tokens, shapes, places)
+            tokens = self._run(block, tokens, shapes, places, compiled=compiled)
         return unpack(self.norm(tokens), shapes)
 
     def summary(self, tokens: Tensor) -> Tensor:
@@ -113,11 +122,13 @@ class ViT(nn.Module):
                 break
         return [found[index] for index in blocks]
 
-    def _run(self, block: nn.Module, tokens: Tensor, shapes: list[Shape], places: list[Place]) -> Tensor:
+    def _run(
+        self, block: nn.Module, tokens: Tensor, shapes: list[Shape], places: list[Place], *, compiled: bool = False
+    ) -> Tensor:
         if self.checkpointing and self.training and torch.is_grad_enabled():
             # random numbers too are drawn anew, from the same state
-            return checkpoint(block, tokens, shapes, places, use_reentrant=False)
-        return block(tokens, shapes, places)
+            return checkpoint(block, tokens, shapes, places, compiled=compiled, use_reentrant=False)
+        return block(tokens, shapes, places, compiled=compiled)
 
     def _places(self, images: Sequence[Tensor]) -> list[Place]:
         """Return where the patches of each view size lie; nothing where attention need not know."""
@@ -152,6 +163,12 @@ class ViT(nn.Module):
         rows = image.unflatten(2, (-1, patch)).unflatten(4, (-1, patch))  # (B, C, h, p, w, p)
         patches = rows.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, C p p)
         return F.linear(patches, stem.weight.flatten(1), stem.bias)
+
+    @torch.no_grad()
+    def positions_for(self, image_size: tuple[int, int]) -> Tensor | None:
+        """Return the position embedding of images of another size, as they see it now; None for a ViT without one."""
+        positions = self._positions(*patch_grid(image_size, self.architecture.patch_size))
+        return None if positions is None else positions.clone()
 
     def _positions(self, h: int, w: int) -> Tensor | None:
         """Return the position embedding (1, 1 + h w, D) for another grid of patches; without CLS (1, h w, D)."""

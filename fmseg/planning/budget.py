@@ -6,6 +6,7 @@ a backward pass costs two forward passes; heads see class tokens and masked patc
 
 from dataclasses import dataclass
 
+from fmseg.planning.fine_views import fine_recipe
 from fmseg.records.plans import Architecture, Hardware, Pretraining, Views
 
 #: share of a device's sustained speed that the whole step reaches, losses and optimiser included: 225-258 of 320
@@ -25,7 +26,7 @@ BYTES_PER_PARAMETER = 20
 #: checkpoints that are kept, copies of the weights in one (student, teacher, two moments), files of weights alone
 KEPT_STATES, STATE_COPIES, WEIGHT_FILES = 2, 4, 3
 #: kept for the backward pass per token, layer and channel, in half precision; float32 takes twice as much
-BYTES_PER_ACTIVATION = 45
+BYTES_PER_ACTIVATION = 30
 #: of them, with checkpointing: the layer's input, float32
 BYTES_PER_INPUT = 4
 #: a forward pass once more, in units of one
@@ -51,20 +52,23 @@ class Cost:
 
 
 def predict_cost(recipe: Pretraining, hardware: Hardware) -> Cost:
-    """Return time and memory of a whole pretraining; memory is that of one device."""
+    """Return time and memory of a whole pretraining, its last phase too; memory is that of one device."""
     gflop = step_gflop(recipe)
     network = network_images_per_s(recipe, hardware)
     loader = loader_images_per_s(recipe.views, hardware)
     images_per_s = min(network, loader)
     samples = recipe.batch_size * recipe.iterations
+    finer = fine_recipe(recipe)
+    end = predict_cost(finer, hardware) if finer is not None else None
+    memory = memory_gb(recipe, recipe.batch_size // (recipe.accumulation * hardware.num_devices), hardware)
     return Cost(
         gflop_per_image=gflop,
         images_per_s=images_per_s,
         step_s=recipe.batch_size / images_per_s,
-        seconds=START_UP_S + samples / images_per_s,
-        memory_gb=memory_gb(recipe, recipe.batch_size // (recipe.accumulation * hardware.num_devices), hardware),
-        disk_gb=disk_gb(recipe),
-        samples_seen=samples,
+        seconds=START_UP_S + samples / images_per_s + (end.seconds if end else 0),
+        memory_gb=max(memory, end.memory_gb if end else 0),
+        disk_gb=disk_gb(recipe) + (end.disk_gb if end else 0),
+        samples_seen=samples + (end.samples_seen if end else 0),
         waits_for_views=loader < network,
     )
 

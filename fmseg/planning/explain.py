@@ -12,6 +12,7 @@ from fmseg.records.plans import Plans, Reason
 from fmseg.records.record import Part
 
 #: parts of the plans that hold planned numbers
+_NO_NUMBER = object()
 PARTS = ("preprocessing", "pretraining", "finetuning", "recipes", "mirror_axes")
 
 
@@ -49,17 +50,17 @@ def planned_numbers(plans: Plans) -> dict[str, Any]:
     numbers = {key: value for part in PARTS for key, value in _leaves(part, tree[part]) if value is not None}
     # numbers that change nothing are left out of the file, but may have been thought about
     omitted = {reason.key: _at(plans, reason.key) for reason in plans.because if reason.key not in numbers}
-    numbers |= {key: value for key, value in omitted.items() if value is not None}
+    numbers |= {key: value for key, value in omitted.items() if value is not _NO_NUMBER}
     return dict(sorted(numbers.items(), key=lambda item: PARTS.index(item[0].partition(".")[0])))
 
 
 def _at(plans: Plans, key: str) -> Any:
-    """Return the number of a dotted name; None for a part, or for what newer rules have no number of."""
+    """Return the number of a dotted name, None where there is none to be; _NO_NUMBER for a part or an unknown name."""
     value: Any = plans
     for name in key.split("."):
-        value = getattr(value, name, None)
+        value = getattr(value, name, _NO_NUMBER)
     if isinstance(value, Part):
-        return None
+        return _NO_NUMBER
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -78,6 +79,8 @@ def reason_of(key: str, reasons: tuple[Reason, ...]) -> str:
 
 def show_value(value: Any) -> str:
     """Return a value as people write it."""
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

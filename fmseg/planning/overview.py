@@ -4,12 +4,15 @@ docs/explanation/planning.md holds both tables; a test compares them with what t
 """
 
 import math
+from dataclasses import replace
 
 from fmseg.console import duration
 from fmseg.planning.benefit import expected_benefit
 from fmseg.planning.budget import predict_cost
 from fmseg.planning.ladder import RUNGS
+from fmseg.planning.preprocessing import COMPRESSION, fitted, side_for
 from fmseg.planning.pretraining import CorpusFacts, plan_pretraining
+from fmseg.planning.pretraining_rules import patch_size_for
 from fmseg.records.plans import Hardware
 
 NUM_IMAGES = (20, 500, 5_000, 100_000, 2_000_000)
@@ -63,13 +66,21 @@ def ladder_table() -> str:
     return _markdown(lines)
 
 
+def _prepared_size(num_images: int, size: tuple[int, int], hardware: Hardware) -> tuple[int, int]:
+    """Return what 8-bit images of one channel are prepared to."""
+    side, _ = side_for(num_images, COMPRESSION, hardware)
+    return fitted(size, side, patch_size_for(size), "")[0]
+
+
 def _markdown(lines: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _row(num_images: int, machine: str, hardware: Hardware, budget_s: float) -> tuple[str, ...]:
     # grey ultrasound of the size of a screen, the mean and spread of UltraDINO's images
-    facts = CorpusFacts(num_images, 1, (0.1843,), (0.2188,), "ultrasound", (540, 800))
+    size = (540, 800)
+    facts = CorpusFacts(num_images, 1, (0.1843,), (0.2188,), "ultrasound", size)
+    facts = replace(facts, prepared_size=_prepared_size(num_images, size, hardware))
     recipe, _ = plan_pretraining(facts, hardware, budget_s=budget_s)
     cost, views, vit = predict_cost(recipe, hardware), recipe.views, recipe.architecture
     benefit = expected_benefit(cost.samples_seen)
@@ -77,7 +88,12 @@ def _row(num_images: int, machine: str, hardware: Hardware, budget_s: float) -> 
         f"{num_images:,}",
         machine,
         f"{vit.name}/{vit.patch_size}",
-        f"2x{views.global_size[0]} + {views.num_locals}x{views.local_size[0]}",
+        f"2x{views.global_size[0]} + {views.num_locals}x{views.local_size[0]}"
+        + (
+            f", then 2x{recipe.fine.global_size[0]} + {views.num_locals}x{recipe.fine.local_size[0]}"
+            if recipe.fine
+            else ""
+        ),
         str(recipe.batch_size),
         f"{recipe.iterations:,}",
         f"{cost.samples_seen:,}",

@@ -154,17 +154,21 @@ def size_mode_of(fingerprint: Fingerprint) -> Decision[Literal["fit", "spacing"]
 
 def side_of(fingerprint: Fingerprint, hardware: Hardware, bytes_per_value: int) -> Decision[float]:
     """Return the side of a square with as many pixels as a prepared image may have."""
+    return side_for(fingerprint.num_images, fingerprint.channels * bytes_per_value * COMPRESSION, hardware)
+
+
+def side_for(num_images: int, bytes_per_pixel: float, hardware: Hardware) -> Decision[float]:
+    """Return that side for so many images, of so many bytes a pixel once they are compressed."""
     if hardware.device != "cuda":
         side, machine = CPU_SIDE_PX, "without a GPU"
     else:
         side = LARGE_GPU_SIDE_PX if hardware.memory_gb >= LARGE_GPU_GB else GPU_SIDE_PX
         machine = f"on a GPU with {hardware.memory_gb:.0f} GB"
-    bytes_per_pixel = fingerprint.num_images * fingerprint.channels * bytes_per_value * COMPRESSION
-    most = max(float(CPU_SIDE_PX), math.sqrt(MAX_STORE_BYTES / bytes_per_pixel))
+    most = max(float(CPU_SIDE_PX), math.sqrt(MAX_STORE_BYTES / (num_images * bytes_per_pixel)))
     if most < side:
         return (
             most,
-            f"{fingerprint.num_images:,} images fill about {MAX_STORE_BYTES / 1e9:.0f} GB at {most:.0f}^2 pixels",
+            f"{num_images:,} images fill about {MAX_STORE_BYTES / 1e9:.0f} GB at {most:.0f}^2 pixels",
         )
     return float(side), f"about {side}^2 pixels {machine}"
 

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from fmseg.console import duration
 from fmseg.planning.augmentation import tells_sides
 from fmseg.planning.budget import memory_gb, predict_cost
+from fmseg.planning.fine_views import fine_recipe, plan_fine
 from fmseg.planning.ladder import Climb, Rung, climb, default_budget_s
 from fmseg.planning.pretraining_rules import (
     MIN_STD,
@@ -29,16 +31,18 @@ from fmseg.planning.pretraining_rules import (
     plan_optimisation,
     plan_views,
 )
-from fmseg.planning.reasons import Reasons
+from fmseg.planning.reasons import Decision, Reasons
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import OutputScheme
-from fmseg.records.plans import Architecture, Hardware, Precision, Preprocessing, Pretraining, Reason
+from fmseg.records.plans import Architecture, FinePhase, Hardware, Precision, Preprocessing, Pretraining, Reason
 
 #: a run of fewer steps is none
 MIN_ITERATIONS = 20
 #: share of a device's memory that a plan may fill
 MEMORY_SHARE = 0.8
 MEMORY_SHARE_CPU = 0.5
+#: of a run whose layers are compiled
+MIN_COMPILED_S = 1800.0
 #: of a ViT-L
 SHARDED_WIDTH = 1024
 
@@ -57,6 +61,8 @@ class CorpusFacts:
     median_size: tuple[int, int]
     #: a label speaks of left or right, so that a mirrored image is another one
     tells_sides: bool = False
+    #: (height, width) of the prepared images; None for that of the files
+    prepared_size: tuple[int, int] | None = None
 
 
 def corpus_facts(
@@ -71,6 +77,7 @@ def corpus_facts(
         modality=fingerprint.modality,
         median_size=fingerprint.median_size,
         tells_sides=tells_sides(labels),
+        prepared_size=preprocessing.image_size,
     )
 
 
@@ -145,6 +152,7 @@ def build_recipe(
         accumulation=1,
         sharding=reasons.keep("sharding", sharding_for(architecture, hardware)),
         precision=reasons.keep("precision", precision_for(hardware)),
+        compile=reasons.keep("compile", compile_for(hardware, reached.budget_s)),
         seed=seed,
         **plan_length(reached, facts.num_images, batch, iterations, reasons),
         **plan_heads(scale, reasons),
@@ -154,7 +162,19 @@ def build_recipe(
     )
     accumulation, checkpointing, because = fit_into_memory(recipe, hardware)
     reasons.share(("accumulation", "checkpointing"), because)
-    return recipe.evolve(accumulation=accumulation, checkpointing=checkpointing), reasons.all()
+    recipe = recipe.evolve(accumulation=accumulation, checkpointing=checkpointing)
+    return recipe.evolve(fine=_fitted_fine(recipe, facts, hardware, reasons)), reasons.all()
+
+
+def _fitted_fine(recipe: Pretraining, facts: CorpusFacts, hardware: Hardware, reasons: Reasons) -> FinePhase | None:
+    """Return the phase on finer views at the end of a run, as much of it at a time as the memory holds."""
+    fine = plan_fine(recipe, facts.prepared_size or facts.median_size, hardware.num_devices, reasons)
+    finer = fine_recipe(recipe.evolve(fine=fine))
+    if fine is None or finer is None:
+        return None
+    accumulation, checkpointing, because = fit_into_memory(finer, hardware)
+    reasons.share(("fine.accumulation", "fine.checkpointing"), because)
+    return fine.evolve(accumulation=accumulation, checkpointing=checkpointing)
 
 
 def precision_for(hardware: Hardware) -> tuple[Precision, str]:
@@ -164,6 +184,18 @@ def precision_for(hardware: Hardware) -> tuple[Precision, str]:
     if hardware.device == "cuda":
         return "float16", "this GPU has no bfloat16; float16 needs loss scaling, which is done"
     return "float32", f"this {hardware.device} has no fast half precision"
+
+
+def compile_for(hardware: Hardware, budget_s: float) -> Decision[bool]:
+    """Return whether each layer is compiled."""
+    if hardware.device != "cuda":
+        return (
+            False,
+            f"on this {hardware.device} compiled layers are no faster, and the first step takes a minute longer",
+        )
+    if budget_s < MIN_COMPILED_S:
+        return False, f"compiling takes about a minute, too much for a run below {duration(MIN_COMPILED_S)}"
+    return True, "CUDA: norms, activations and residuals of a layer are done in few passes (not measured on this GPU)"
 
 
 def sharding_for(vit: Architecture, hardware: Hardware) -> tuple[Literal["ddp", "fsdp"], str]:

@@ -151,6 +151,19 @@ class Views(Part):
     min_content: float
 
 
+class FinePhase(Part):
+    """The end of a pretraining, on views of more pixels."""
+
+    #: (height, width) in pixels
+    global_size: tuple[int, int]
+    local_size: tuple[int, int]
+    iterations: int
+    batch_size: int
+    accumulation: int
+    checkpointing: bool
+    learning_rate: float
+
+
 class Pretraining(Part):
     """DINOv2 on one modality's unlabelled images."""
 
@@ -189,6 +202,8 @@ class Pretraining(Part):
     accumulation: int
     #: whether the backward pass computes each layer anew: the same result, less memory, more time
     checkpointing: bool = False
+    #: whether torch compiles each layer: the same result up to rounding, sooner; the first step takes a minute longer
+    compile: bool = False
     #: with several devices: each holds the whole network (ddp), or a part of it (fsdp)
     sharding: Literal["ddp", "fsdp"] = "ddp"
     iterations: int
@@ -203,6 +218,8 @@ class Pretraining(Part):
     clip_norm: float
     precision: Precision
     seed: int
+    #: after all of the iterations above; None for none
+    fine: FinePhase | None = None
 
 
 class Plans(Record):

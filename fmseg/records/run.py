@@ -122,6 +122,10 @@ class PretrainConfig(RunRecord):
     #: None for random weights
     parent: Parent | None = None
 
+    def determining(self) -> str:
+        """Return the digest of all that determines the result; whether layers are compiled is not among it."""
+        return super(PretrainConfig, self.evolve(recipe=self.recipe.evolve(compile=False))).determining()
+
 
 class RunConfig(RunRecord):
     """All that determines one finetuning run, and all that ``predict`` needs."""

@@ -26,6 +26,12 @@ def apply_settings(part: P, settings: dict[str, str]) -> P:
         stretched = part.model_dump()["iterations"] / planned["iterations"]
         schedules = [key for key in planned if key.endswith(SCHEDULES) and key not in settings]
         part = part.evolve(**{key: max(round(planned[key] * stretched), 1) for key in schedules})
+        # phases have a length of their own, under the same name
+        phases = [key for key, value in planned.items() if isinstance(value, dict) and "iterations" in value]
+        for key in phases:
+            if not any(name == key or name == f"{key}.iterations" for name in settings):
+                length = max(round(planned[key]["iterations"] * stretched), 1)
+                part = part.evolve(**{key: planned[key] | {"iterations": length}})
     return part
 
 

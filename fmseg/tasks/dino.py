@@ -16,6 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from fmseg.networks.lean import matmul_dtype
 from fmseg.networks.ranks import local_parts
 from fmseg.networks.vit import ViT
 from fmseg.records.plans import Pretraining
@@ -27,7 +28,6 @@ from fmseg.tasks.dino_targets import (
     Centre,
     Targets,
     joined_targets,
-    matmul_dtype,
     sinkhorn_targets,
     softmax_targets,
 )
@@ -134,6 +134,11 @@ class DinoTask(nn.Module):
         self.teacher.eval()
         return self
 
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Have torch compile the layers of student and teacher for this training's views."""
+        for network in (self.model, self.teacher):
+            network.backbone.compile_blocks(backend)
+
     def clip_modules(self) -> list[nn.Module]:
         """Return the modules whose gradients are clipped each on its own."""
         return list(self.model.children())
@@ -218,7 +223,7 @@ class DinoTask(nn.Module):
     @torch.no_grad()
     def _teach(self, images: Tensor, masked: Tensor, temperature: float) -> "_Taught":
         """Return what the teacher says of both global crops and of masked patches."""
-        tokens = self.teacher.backbone(images)
+        (tokens,) = self.teacher.backbone.forward_groups([images], [None])
         first, second = self.teacher.backbone.summary(tokens).chunk(GLOBALS)
         cls = torch.cat([second, first])
         patches = _select_patches(tokens, masked, self.teacher.backbone.num_prefix_tokens)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmseg.tasks.dino_targets import BLOCK_ELEMENTS, CHUNK_ELEMENTS, Targets, matmul_dtype, slices
+from fmseg.networks.lean import matmul_dtype
+from fmseg.tasks.dino_targets import BLOCK_ELEMENTS, CHUNK_ELEMENTS, Targets, slices
 
 
 def prototype_cross_entropy(

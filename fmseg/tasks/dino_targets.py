@@ -28,12 +28,6 @@ CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**27}
 BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**27}
 
 
-def matmul_dtype(tensor: Tensor) -> torch.dtype:
-    """Return the precision of matrix products: autocast's where it is on, else the tensor's own."""
-    device = tensor.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
-
-
 def similarity(rows: Tensor, prototypes: Tensor) -> Tensor:
     """Return rows (T, E) times prototypes (K, E) as (T, K) float32, multiplied in the prototypes' precision."""
     return F.linear(rows.to(prototypes.dtype), prototypes).float()

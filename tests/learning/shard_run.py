@@ -1,4 +1,7 @@
-"""One rank of a tiny pretraining, its parameters whole or shared out: ``shard_run.py SHARDING FOLDER ITERATIONS``."""
+"""One rank of a tiny pretraining, its parameters whole or shared out: ``shard_run.py SHARDING FOLDER ITERATIONS``.
+
+Behind them: ``compiled`` layers, ``looks`` at the teacher after each step, ``little`` memory.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -11,7 +14,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 from test_dino import make_batch, make_task
 
-from fmseg.learning.loop import FitOptions, fit
+from fmseg.learning.loop import FitOptions, Hook, fit
 from fmseg.learning.parallel import gathered, shard
 from fmseg.learning.pretraining import pretraining_optimizer, set_pretraining_step
 from fmseg.learning.runtime import Runtime
@@ -20,11 +23,19 @@ from fmseg.records.run import RunFolder
 IMAGES = 4
 
 
+def no_memory(batch: dict[str, Tensor], step: int) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 def main() -> None:
     sharding, folder, iterations = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     runtime = Runtime.detect("float32")
     # KoLeo compares the images of a part, and parts are the ranks'
     task = make_task(koleo_weight=0.0)
+    if "compiled" in sys.argv:
+        task.compile_blocks("aot_eager")
+    if "little" in sys.argv:
+        task.training_loss = no_memory
     if sharding == "fsdp":
         shard(task, runtime)
     optimizer = pretraining_optimizer(task.model, task.recipe)
@@ -46,8 +57,16 @@ def main() -> None:
         split=task.split,
         forget_step=task.forget_step,
     )
+
+    def look(step: int) -> dict[str, float]:
+        # as the watcher does: all ranks gather the teacher, one of them looks at it
+        teacher = gathered(task, make_task).teacher_backbone.eval()
+        with torch.no_grad():
+            return {"seen": float(teacher(torch.ones(1, 1, 24, 40)).sum())} if runtime.is_main else {}
+
     schedule = partial(set_pretraining_step, optimizer, task.recipe)
-    fit(task, batches, optimizer, schedule, RunFolder(folder), runtime, options)
+    hooks = [Hook(1, look)] if "looks" in sys.argv else []
+    fit(task, batches, optimizer, schedule, RunFolder(folder), runtime, options, hooks)
     torch.save(gathered(task, make_task).state_dict(), folder / f"task_{runtime.rank}.pt")
     runtime.close()
 

@@ -15,24 +15,32 @@ from fmseg.records.run import RunFolder
 SCRIPT = Path(__file__).with_name("shard_run.py")
 
 
-def run(folder, sharding, num_ranks, iterations=4):
+def start(folder, sharding, num_ranks, iterations=4, *flags):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_ranks)}
-    processes = [
+    return [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), sharding, str(folder), str(iterations)],
+            [sys.executable, str(SCRIPT), sharding, str(folder), str(iterations), *flags],
             env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(num_ranks)
     ]
-    assert [process.wait(timeout=100) for process in processes] == [0] * num_ranks
+
+
+def run(folder, sharding, num_ranks, iterations=4, *flags):
+    processes = start(folder, sharding, num_ranks, iterations, *flags)
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * num_ranks, errors
     return folder
 
 
-def assert_same(one, other):
+def assert_same(one, other, also=frozenset()):
     first, second = RunFolder(one).history(), RunFolder(other).history()
+    second = [line for line in second if not also & line.keys()]
     assert [line["step"] for line in first] == [line["step"] for line in second]
     for mine, theirs in zip(first, second, strict=True):
         assert mine.keys() == theirs.keys()
@@ -57,6 +65,27 @@ def shared(tmp_path_factory):
 def test_two_sharded_ranks_learn_what_one_does(whole, shared):
     assert_same(whole, shared)
     assert max(line["grad_norm"] for line in RunFolder(whole).history()) > 0.05, "nothing was clipped"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["fsdp", "ddp"])
+def test_compiled_layers_and_looks_change_nothing(tmp_path, whole, sharding):
+    assert_same(whole, run(tmp_path / "compiled", sharding, 2, 4, "compiled", "looks"), also={"seen"})
+    one = run(tmp_path / "one", "ddp", 1, 4, "looks")
+    for mine, theirs in zip(looks(one), looks(tmp_path / "compiled"), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+def looks(folder):
+    return [line["seen"] for line in RunFolder(folder).history() if "seen" in line]
+
+
+@pytest.mark.slow
+def test_sharded_ranks_without_memory_are_told_what_to_do_and_do_not_hang(tmp_path):
+    processes = start(tmp_path, "fsdp", 2, 4, "little")
+    for process in processes:
+        assert "too little memory for 4 images" in process.communicate(timeout=300)[1]
+        assert process.returncode == 1
 
 
 def half_way(folder, target):

@@ -19,8 +19,7 @@ def test_every_number_has_one_reason_and_every_reason_a_number(make_plans, machi
     plans = make_plans(machine, task=task)
     keys = [reason.key for reason in plans.because]
     assert len(keys) == len(set(keys))
-    # no spacing is a decision too, though there is no number to show
-    assert set(keys) - {"preprocessing.spacing_mm"} == set(planned_numbers(plans))
+    assert set(keys) == set(planned_numbers(plans))
     assert all(reason.because for reason in plans.because)
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmseg.planning.budget import num_parameters, predict_cost
+from fmseg.planning.fine_views import fine_recipe
 from fmseg.planning.ladder import RUNGS, default_budget_s, useful_samples
 from fmseg.planning.overview import EIGHT_GPUS, ONE_GPU, TWO_CORES
 from fmseg.planning.pretraining import CorpusFacts, plan_pretraining, pool_facts
@@ -70,14 +71,18 @@ def test_the_budget_is_kept(num_images, hardware, budget_s):
     cost = predict_cost(recipe, hardware)
     assert cost.seconds <= budget_s + 2 * cost.step_s or recipe.iterations == 20
     # one step more than what is of use, at most
-    assert cost.samples_seen <= max(useful_samples(num_images) + recipe.batch_size, 20 * recipe.batch_size)
+    main = recipe.iterations * recipe.batch_size
+    assert main <= max(useful_samples(num_images) + recipe.batch_size, 20 * recipe.batch_size)
+    assert cost.samples_seen <= 1.02 * main + recipe.batch_size
 
 
 @pytest.mark.parametrize(
     ("num_images", "hardware", "name"), [(2_000_000, EIGHT_GPUS, "vit_base"), (2_000_000, ONE_GPU, "vit_small")]
 )
 def test_at_two_million_images_on_gpus_it_is_the_recipe_of_the_paper(num_images, hardware, name):
-    recipe, _ = plan_pretraining(corpus(num_images), hardware)
+    # so many images are prepared no larger than this
+    recipe, _ = plan_pretraining(corpus(num_images, prepared_size=(208, 320)), hardware)
+    assert recipe.fine is None
     vit, views = recipe.architecture, recipe.views
     assert (vit.name, vit.patch_size, vit.num_registers, vit.channels) == (name, 16, 4, 1)
     assert (vit.depth, vit.mlp_ratio, vit.ffn, vit.layer_norm_eps) == (12, 4.0, "mlp", 1e-6)
@@ -153,7 +158,7 @@ def test_numbers_move_smoothly_between_the_regimes():
     assert prototypes == sorted(prototypes, reverse=True)
 
 
-@pytest.mark.parametrize("memory_gb", [48.0, 24.0, 12.0])
+@pytest.mark.parametrize("memory_gb", [36.0, 24.0, 12.0])
 def test_little_memory_computes_layers_anew_before_it_cuts_the_batch(memory_gb):
     facts, rich = corpus(2_000_000), ONE_GPU.evolve(memory_gb=1000.0)
     whole, _ = plan_pretraining(facts, rich, budget_s=DAY)
@@ -164,8 +169,31 @@ def test_little_memory_computes_layers_anew_before_it_cuts_the_batch(memory_gb):
     assert predict_cost(recipe, card).memory_gb <= memory_gb
     if recipe.accumulation > 1:
         assert predict_cost(recipe.evolve(accumulation=1), card).memory_gb > 0.8 * memory_gb
-    (because,) = (reason.because for reason in reasons if reason.key.endswith("checkpointing"))
+    (because,) = (reason.because for reason in reasons if reason.key == "pretraining.checkpointing")
     assert "computed anew" in because
+
+
+def test_long_runs_end_on_finer_views_where_the_images_have_them_and_short_ones_never():
+    facts = corpus(500_000, prepared_size=(368, 544))
+    recipe, reasons = plan_pretraining(facts, EIGHT_GPUS, budget_s=5 * DAY)
+    fine, finer = recipe.fine, fine_recipe(recipe)
+    assert fine.global_size == finer.architecture.image_size == (368, 368)
+    assert fine.local_size == (160, 160)
+    assert fine.batch_size * fine.iterations == pytest.approx(0.02 * recipe.batch_size * recipe.iterations, rel=0.01)
+    assert finer.learning_rate == pytest.approx(recipe.learning_rate / 4 / math.sqrt(2), rel=0.01)
+    assert (finer.fine, finer.drop_path, finer.num_prototypes) == (None, recipe.drop_path, recipe.num_prototypes)
+    cost, without = predict_cost(recipe, EIGHT_GPUS), predict_cost(recipe.evolve(fine=None), EIGHT_GPUS)
+    assert 1.02 < cost.seconds / without.seconds < 1.2
+    assert cost.memory_gb <= EIGHT_GPUS.memory_gb
+    told = {reason.key: reason.because for reason in reasons}
+    assert "368x544" in told["pretraining.fine.global_size"]
+    # images that are prepared hardly larger than the views, and a run that still has much to learn
+    coarse, why = plan_pretraining(corpus(500_000, prepared_size=(256, 384)), EIGHT_GPUS, budget_s=5 * DAY)
+    assert coarse.fine is None
+    assert "hardly finer" in {reason.key: reason.because for reason in why}["pretraining.fine"]
+    short, why = plan_pretraining(corpus(1326), TWO_CORES)
+    assert short.fine is None
+    assert "10,000,000 samples" in {reason.key: reason.because for reason in why}["pretraining.fine"]
 
 
 def test_half_precision_follows_the_device():

@@ -267,3 +267,16 @@ def test_the_algorithms_are_noted_and_told_in_the_card(workspace, without_pictur
     assert card.provenance.deterministic == is_deterministic
     wanted = "| algorithms | deterministic |" if is_deterministic else "| algorithms | fast"
     assert wanted in (folder / "card.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_that_has_begun_may_be_compiled_or_not(workspace, without_pictures, monkeypatch):
+    asked = []
+    monkeypatch.setattr("fmseg.tasks.dino.DinoTask.compile_blocks", lambda task: asked.append(task))
+    monkeypatch.setattr(Watcher, "draw", lambda watcher, step: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(workspace, [DISCS], options(settings=TINY | {"compile": "true"}))
+    assert len(asked) == 1
+    monkeypatch.undo()
+    pretrain(workspace, [DISCS], options(settings=TINY | {"compile": "false"}))
+    assert not PretrainConfig.load(workspace.foundation("ultrasound", "d501") / "run.json").recipe.compile

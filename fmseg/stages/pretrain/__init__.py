@@ -16,12 +16,14 @@ from fmseg.sampling.corpora import Corpus, collect_corpora
 from fmseg.stages.pretrain.configure import (
     PretrainOptions,
     Preview,
+    claim,
     configure,
     look_ahead,
     measured_step,
     run_folder,
     tell_benefit,
 )
+from fmseg.stages.pretrain.fine import learn_finely
 from fmseg.stages.pretrain.finish import finish
 from fmseg.stages.pretrain.learn import build_task, learn
 from fmseg.stages.pretrain.parent import inherit_seen, start_from
@@ -65,7 +67,7 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
             run.clear()
         step_s = measured_step(workspace, corpus, run, runtime, options)
         if runtime.is_main:
-            run.claim(configure(workspace, corpus, run, runtime, options, step_s))
+            claim(run, configure(workspace, corpus, run, runtime, options, step_s))
         runtime.barrier()
         # what rank 0 planned is what all ranks do
         config = PretrainConfig.load(run.path / "run.json")
@@ -84,9 +86,10 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
             watcher.begin()
             runtime = runtime.at(config.recipe.precision)
             learn(task, corpus, config.recipe, run, runtime, options.pace, watcher.hooks())
-            teacher = watcher.teacher()
+            last = learn_finely(workspace, corpus, config, run, runtime, options.pace, task) or watcher
+            teacher = last.teacher()
             if runtime.is_main:
-                finish(workspace, corpus, watcher, teacher)
+                finish(workspace, corpus, watcher, last, teacher)
         runtime.barrier()
     runtime.close()
     return Foundation.load(run.path / CARD)

@@ -146,6 +146,15 @@ def configure(
     )
 
 
+def claim(run: RunFolder, config: PretrainConfig) -> None:
+    """Write run.json, or check that it is of the same run; what changes the speed alone may be another one now."""
+    run.claim(config)
+    path = run.path / "run.json"
+    there = PretrainConfig.load(path)
+    if there.recipe.compile != config.recipe.compile:
+        there.evolve(recipe=there.recipe.evolve(compile=config.recipe.compile)).save(path)
+
+
 def measured_step(
     workspace: Workspace, corpus: Corpus, run: RunFolder, runtime: Runtime, options: PretrainOptions
 ) -> float | None:

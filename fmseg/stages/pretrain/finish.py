@@ -32,33 +32,43 @@ PROBE_MARGIN = 0.02
 RANKME_SHARE = 0.25
 
 
-def finish(workspace: Workspace, corpus: Corpus, watcher: Watcher, teacher: ViT) -> None:
-    """Write the backbone, what it has seen, what it is worth and its card, and mark the run as finished."""
+def finish(workspace: Workspace, corpus: Corpus, watcher: Watcher, last: Watcher, teacher: ViT) -> None:
+    """Write the backbone, what it has seen, what it is worth and its card, and mark the run as finished.
+
+    last: who watched the last phase; ``watcher`` itself where there is only one. teacher: as that phase left it.
+    """
     config, run, recipe = watcher.config, watcher.run, watcher.config.recipe
-    best = choose_best(run, recipe.iterations)
+    iterations, path = last.config.recipe.iterations, last.run.path / BEST
+    best = choose_best(last.run, iterations)
     if best is not None and best.is_used:
         save_weights(teacher, run.path / LAST)
-        load_weights(teacher, read_tensors(run.path / BEST), str(run.path / BEST))
-        watcher.draw_features(teacher)
+        load_weights(teacher, read_tensors(path), str(path))
+    if last is not watcher or (best is not None and best.is_used):
+        last.draw_features(teacher, run.path)
     weights_sha256 = save_backbone(teacher, run.path)
-    probes, timing = _probe(workspace, config, teacher), watcher.timing()
+    phases = [watcher] if last is watcher else [watcher, last]
+    timing = [line for phase in phases for line in phase.timing()]
     card = Foundation(
         name=run.path.name,
         modality=corpus.modality,
-        architecture=recipe.architecture,
+        architecture=teacher.architecture,
         mean=recipe.mean,
         std=recipe.std,
         recipe=recipe,
         datasets=corpus.names,
         num_images=len(corpus.distinct(recipe.min_difference)),
-        iterations=recipe.iterations,
-        samples_seen=recipe.iterations * recipe.batch_size,
-        metrics=_last_values(run, recipe.iterations),
+        iterations=sum(phase.config.recipe.iterations for phase in phases),
+        samples_seen=sum(phase.config.recipe.iterations * phase.config.recipe.batch_size for phase in phases),
+        metrics=_last_values(last.run, iterations),
         weights_sha256=weights_sha256,
         seen_count=_write_seen(workspace, corpus, config, run),
-        probes=probes,
+        probes=_probe(workspace, config, teacher),
         best=best,
-        troubles=all_troubles(run.history(), timing, recipe),
+        troubles=tuple(
+            trouble
+            for phase in phases
+            for trouble in all_troubles(phase.run.history(), phase.timing(), phase.config.recipe)
+        ),
         parent=config.parent,
         seconds=round(sum(line["seconds"] for line in timing), 1),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -118,7 +128,7 @@ def _probe(workspace: Workspace, config: PretrainConfig, teacher: ViT) -> tuple[
     """Score the features of the teacher, and of random weights, on the first fold of each labelled dataset."""
     recipe = config.recipe
     torch.manual_seed(recipe.seed)
-    random = ViT(recipe.architecture).to(next(teacher.parameters()).device)
+    random = ViT(teacher.architecture).to(next(teacher.parameters()).device)
     scores = []
     for probe in open_probes(workspace, config.watch.datasets, MOST_CASES):
         try:

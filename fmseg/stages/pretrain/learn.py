@@ -7,7 +7,9 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
+from fmseg.errors import EnvironmentProblem
 from fmseg.learning.loop import FitOptions, Hook, fit
 from fmseg.learning.parallel import shard
 from fmseg.learning.pretraining import pretraining_optimizer, set_pretraining_step
@@ -56,6 +58,8 @@ def learn(
     )
     if recipe.sharding == "fsdp" and runtime.world > 1:
         shard(task, runtime)
+    if recipe.compile:
+        task.compile_blocks()
     optimizer = pretraining_optimizer(task.model, recipe)
     fit_options = FitOptions(
         iterations=recipe.iterations,
@@ -70,7 +74,14 @@ def learn(
     )
     dataset = ViewDataset(corpus.stores, recipe, seed=recipe.seed, numbers=numbers)
     draws = _batches(dataset, recipe, runtime, pace.num_workers)
-    fit(task, draws, optimizer, partial(set_pretraining_step, optimizer, recipe), run, runtime, fit_options, hooks)
+    set_step = partial(set_pretraining_step, optimizer, recipe)
+    try:
+        fit(task, draws, optimizer, set_step, run, runtime, fit_options, hooks)
+    except TorchDynamoException as error:
+        raise EnvironmentProblem(
+            f"torch cannot compile the layers of the network here ({str(error).splitlines()[0]}). Go on without: type "
+            "the same command with --set compile=false"
+        ) from error
 
 
 def _batches(

@@ -14,6 +14,7 @@ from fmseg.networks.vit import ViT
 from fmseg.networks.weights import load_backbone
 from fmseg.records.foundation import SEEN, Foundation
 from fmseg.records.run import Parent, RunFolder
+from fmseg.stages.pretrain.fine import FOLDER as FINE
 from fmseg.tasks.dino import DinoTask
 from fmseg.workspace import Workspace
 
@@ -44,8 +45,10 @@ def training_state(folder: Path, vit: ViT) -> dict[str, Tensor] | None:
 
     They are of other weights where not the last teacher but the best became the backbone.
     """
+    # the last phase of a run has a folder of its own
+    last = folder / FINE / "checkpoints"
     try:
-        found = load_latest(folder / "checkpoints")
+        found = load_latest(last if last.exists() else folder / "checkpoints")
     except BadData as error:
         logger.warning("%s The heads are learned anew.", error)
         return None

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -127,16 +128,16 @@ class Watcher:
         """Return the lines of timing.jsonl."""
         return [json.loads(line) for line in read_lines(self.run.timing)]
 
-    def draw_features(self, vit: ViT) -> None:
-        """Draw where a backbone looks, and which patches are alike to it."""
-        recipe = self.config.recipe
+    def draw_features(self, vit: ViT, folder: Path | None = None) -> None:
+        """Draw where a backbone looks, and which patches are alike to it. folder: by default the run's."""
+        recipe, folder = self.config.recipe, folder or self.run.path
         shown = list(spread_images(self.corpus, PICTURES))
         seen = [look_closely(vit, image, (recipe.mean, recipe.std), PATCHES_ALONG) for image in shown]
         grey = [to_grey(image) for image in shown]
         heads = [attention for attention, _ in seen if attention is not None]
         if heads:
-            write_bytes(self.run.path / "attention.png", attention_picture(grey, heads))
-        write_bytes(self.run.path / "features.png", feature_picture(grey, [features for _, features in seen]))
+            write_bytes(folder / "attention.png", attention_picture(grey, heads))
+        write_bytes(folder / "features.png", feature_picture(grey, [features for _, features in seen]))
 
 
 def read_best(run: RunFolder) -> dict[str, Any] | None:
