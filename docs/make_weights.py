@@ -19,8 +19,8 @@ missing, misshapen, renamed or not finite ends the import with its name, and not
 
 **Exact** means: small models with random weights under the source's own names give the features of the implementation
 in the column *verified against* within 1e-4, on images of the size that they were made for and of another one, in
-colour and for grey images with the normalisation folded in, as the tests show (`tests/networks/test_weight_sources.py`). No
-published file was at hand for these tests: only names and layouts were.
+colour and for grey images with the normalisation folded in, as the tests show
+(`tests/networks/test_weight_sources.py`). No published file was at hand for these tests: only names and layouts were.
 
 """
 
