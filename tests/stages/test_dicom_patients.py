@@ -7,6 +7,7 @@ from test_readers_dicom import write as write_dicom
 
 from fmseg.imaging.measure import read_facts
 from fmseg.records.dataset import Dataset
+from fmseg.stages.doctor import doctor
 from fmseg.stages.fingerprint import fingerprint
 from fmseg.workspace import Workspace
 
@@ -76,3 +77,19 @@ def test_a_labelled_set_may_hold_files_without_an_ending(tmp_path):
     dataset = Dataset.load(folder)
     assert [case.name for case in dataset.training_cases()] == ["a", "b", "c", "d"]
     assert dataset.training_cases()[0].label == folder / "labelsTr" / "a.png" and not dataset.orphan_labels()
+
+
+def test_a_patient_of_the_headers_on_both_sides_is_found(tmp_path):
+    workspace = make(tmp_path)
+    folder = workspace.raw_dataset("Dataset501_Clips")
+    declaration = {"channel_names": {"0": "ultrasound"}, "task": "classification", "file_ending": ""}
+    (folder / "dataset.json").write_text(json.dumps(declaration))
+    (folder / "labelsTr.csv").write_text("case,label\na,x\nb,y\nc,x\nd,y\n")
+    (folder / "imagesTs").mkdir()
+    pixels = np.random.default_rng(9).integers(0, 255, (1, 12, 20), np.uint8)
+    write_dicom(folder / "imagesTs" / "t", pixels, PatientID="MRN 88456")
+    fingerprint(workspace, "Dataset501_Clips", num_processes=0)
+    both = [each for each in doctor(workspace, "Dataset501_Clips") if "both" in each.problem]
+    assert [each.where for each in both] == ["imagesTs"] and "88456" not in both[0].problem
+    write_dicom(folder / "imagesTs" / "t", pixels, PatientID="MRN 5")
+    assert not [each for each in doctor(workspace, "Dataset501_Clips") if "both" in each.problem]

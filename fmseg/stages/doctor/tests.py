@@ -12,9 +12,9 @@ from fmseg.files import writing
 from fmseg.imaging.case import BadFile, content_hash
 from fmseg.imaging.looks import looks_of
 from fmseg.imaging.measure import measure_case
-from fmseg.imaging.readers import read_case
+from fmseg.imaging.readers import read_case, read_patient
 from fmseg.imaging.survey import finding, listed
-from fmseg.planning.patients import patients_of
+from fmseg.planning.patients import patient_salt, patients_of
 from fmseg.records.dataset import CaseFiles, Dataset
 from fmseg.records.fingerprint import CaseFacts, Finding, Severity
 from fmseg.records.labels import LabelScheme
@@ -37,13 +37,16 @@ class TestCase:
     content_hash: str
     looks: str
     findings: tuple[Finding, ...]
+    #: a salted hash of the patient that its header names; empty where none is named
+    header_patient: str = ""
 
 
 def measure_tests(workspace: Workspace, dataset: Dataset, num_processes: int) -> list[TestCase]:
     """Read the images of imagesTs, and their label maps in labelsTs."""
     cases = dataset.test_cases()
     labels = dataset.labels if dataset.task == "segmentation" and any(case.label for case in cases) else None
-    measured = functools.partial(_measured, labels=labels, reader=dataset.declaration.overwrite_image_reader_writer)
+    reader, salt = dataset.declaration.overwrite_image_reader_writer, patient_salt(workspace.preprocessed)
+    measured = functools.partial(_measured, labels=labels, reader=reader, salt=salt)
     return list(Workers(measured, _dead, num_processes, "fmseg.stages.doctor", workspace.plugins).map(cases))
 
 
@@ -84,8 +87,20 @@ def patients_on_both_sides(
     """Find patients that are in training and test."""
     if not tests:
         return
-    training = {fact.case: fact.patient for fact in facts}
+    headers = {test.header_patient: test.case for test in tests if test.header_patient}
+    training: list[str] = []
+    met: dict[str, str] = {}  # patient of a header -> a training case
+    for fact in facts:
+        training.append(fact.case)
+        if fact.header_patient in headers:
+            met[fact.header_patient] = fact.case
+    if met:
+        patient, case = min(met.items(), key=lambda item: item[1])
+        pairs = f"'{case}' and '{headers[patient]}', for one, are of one patient"
+        problem = f"the headers of {len(met)} patients are on both sides, in imagesTr and in imagesTs: {pairs}"
+        yield finding(_overlap(dataset), "imagesTs", problem, "Move all images of a patient to one side.", SEEN)
     names = [test.case for test in tests]
+    there = set(training)
     try:
         found = patients_of(dataset, [*training, *(name for name in names if name not in training)])
     except BadData as error:
@@ -93,7 +108,7 @@ def patients_on_both_sides(
         yield finding("note", "imagesTs", problem, "Declare them too.", SEEN)
         return
     patients = {found.of_case[case] for case in training}
-    shared = sorted({found.of_case[name] for name in names if name not in training} & patients)
+    shared = sorted({found.of_case[name] for name in names if name not in there} & patients)
     if shared:
         severity = _overlap(dataset) if found.declared else "warning"
         problem = f"{len(shared)} patients have images in imagesTr and in imagesTs: {listed(shared)}"
@@ -104,10 +119,11 @@ def _overlap(dataset: Dataset) -> Severity:
     return "error" if (dataset.folder / LABELS).is_dir() else "warning"
 
 
-def _measured(files: CaseFiles, *, labels: LabelScheme | None, reader: str | None) -> TestCase:
+def _measured(files: CaseFiles, *, labels: LabelScheme | None, reader: str | None, salt: bytes) -> TestCase:
     """Read a test image; its label map is measured as those of the training are."""
     try:
         voxels = read_case(files, reader).voxels
+        patient = read_patient(files, salt, reader)
     except BadFile as error:
         where = f"imagesTs/{files.name}"
         bad = finding("warning", where, error.problem, error.mend, "It cannot be predicted, nor scored.")
@@ -119,7 +135,7 @@ def _measured(files: CaseFiles, *, labels: LabelScheme | None, reader: str | Non
     if labels is not None and files.label is not None:
         measured = measure_case(files, labels, files.name, reader=reader)
         found = tuple(each for each in measured.findings if each.where.startswith(f"{LABELS}/"))
-    return TestCase(files.name, content_hash(voxels), looks_of(voxels), found)
+    return TestCase(files.name, content_hash(voxels), looks_of(voxels), found, patient)
 
 
 def _dead(files: CaseFiles) -> TestCase:
