@@ -33,7 +33,8 @@ to stderr.
 
 def commands() -> dict[str, Any]:
     """Return name -> command, in the order of the job."""
-    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    group: Any = typer.main.get_command(app)
+    return {name: group.commands[name] for name in group.list_commands(None)}
 
 
 def page() -> str:

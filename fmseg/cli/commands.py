@@ -1,4 +1,4 @@
-"""Importing this module registers all commands, in the order of the job."""
+"""Importing this module registers all commands; ``frame.CHAPTERS`` has their order."""
 
 from fmseg.cli import (
     benchmark_commands,

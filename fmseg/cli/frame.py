@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from fmseg._version import __version__
 from fmseg.console import messages, print_json, print_line, print_table, printable, set_up_logging
@@ -50,6 +50,34 @@ class Output:
     is_told: bool = False
 
 
+#: heading of the help -> its commands
+CHAPTERS = {
+    "The job": ("plan_and_preprocess", "pretrain", "train", "predict"),
+    "Its parts": ("convert", "doctor", "fingerprint", "plan", "preprocess", "find_best", "evaluate"),
+    "To look and to ask": ("list", "explain", "report", "view"),
+    "To compare": ("benchmark", "compare", "probe"),
+    "To label": ("suggest", "review", "embed"),
+    "To give and to take": ("import_weights", "export_weights", "import", "export", "export_predictions", "serve"),
+    "To see how it works": ("demo",),
+}
+
+
+class Chapters(TyperGroup):
+    """Lists the commands in chapters."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return all names, in the order of the chapters."""
+        names = [name for chapter in CHAPTERS.values() for name in chapter]
+        return sorted(self.commands, key=names.index)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a heading for each chapter, and a line for each of its commands."""
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for title, names in CHAPTERS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
+
+
 class ListCommand(TyperCommand):
     """Accepts nnU-Net's ``-d 501 502 503`` for ``-d 501 -d 502 -d 503``."""
 
@@ -72,6 +100,7 @@ class ListCommand(TyperCommand):
 
 
 app = typer.Typer(
+    cls=Chapters,
     invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

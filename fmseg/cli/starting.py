@@ -5,7 +5,6 @@ from pathlib import Path
 from fmseg.cli.frame import Session
 from fmseg.console import is_only_process
 from fmseg.errors import UsageError
-from fmseg.records.foundation import find_foundations
 
 ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
@@ -15,6 +14,8 @@ def start_from(session: Session, init: str) -> str:
 
     Raises UsageError where it cannot be made now: in a dry run, or in one of several processes.
     """
+    from fmseg.records.foundation import find_foundations
+
     is_file = init.startswith("timm:") or init.endswith(ENDINGS) or Path(init).is_dir()
     cards = [card for _, card in find_foundations(session.workspace.foundations())]
     if not is_file or any(init in (card.name, f"{card.modality}/{card.name}") for card in cards):

@@ -21,7 +21,7 @@ from fmseg.registry import load_plugins
 def gflop_of(config: RunConfig) -> float:
     """Return the operations of one network of a run on one image, mirrored as planned, in units of 10^9."""
     load_plugins(config.plugins)
-    model = build_network(config.recipe, config.architecture, outputs_of(config)).eval()
+    model = build_network(config.recipe, config.architecture, outputs_of(config)).eval().requires_grad_(False)
     image = torch.zeros(1, config.architecture.channels, *config.recipe.input_size)
     # as plain products: the counter does not know all of the fused kernels
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

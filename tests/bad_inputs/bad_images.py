@@ -125,7 +125,7 @@ def image_with_alpha(folder: Path) -> None:
     edit(image(folder), lambda values: np.stack([values, np.full_like(values, 200)], -1))
 
 
-@bad("P00_0", "(3, 48, 40)", "(1, 48, 40)")
+@bad("P00_0", "3 pages", "Save each page")
 def image_of_several_pages(folder: Path) -> None:
     pages = [Image.fromarray(discs(number)[0]) for number in range(3)]
     pages[0].save(image(folder), format="TIFF", save_all=True, append_images=pages[1:])

@@ -166,7 +166,7 @@ def jpeg_called_png_for_a_label_map(folder: Path) -> None:
     Image.fromarray(pixels(label(folder))).save(label(folder), format="JPEG", quality=100)
 
 
-@bad(HERE, "(2, 48, 40)", "(1, 48, 40)")
+@bad(HERE, "2 pages", "Save each page")
 def label_map_of_several_pages(folder: Path) -> None:
     pages = [Image.fromarray(discs(number)[1]) for number in range(2)]
     pages[0].save(label(folder), format="TIFF", save_all=True, append_images=pages[1:])
