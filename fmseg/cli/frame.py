@@ -57,7 +57,10 @@ CHAPTERS = {
     "To look and to ask": ("list", "explain", "report", "view"),
     "To compare": ("benchmark", "compare", "probe"),
     "To label": ("suggest", "review", "embed"),
-    "To give and to take": ("import_weights", "export_weights", "import", "export", "export_predictions", "serve"),
+    "To give and to take": (
+        *("import_weights", "export_weights", "import", "export", "pull", "push"),
+        *("export_predictions", "serve"),
+    ),
     "To see how it works": ("demo",),
 }
 
