@@ -215,6 +215,23 @@ def test_ultradino_is_told_by_its_channel_and_registers(tmp_path):
     found = convert(read_foreign(write(tmp_path / "teacher_checkpoint.pth", value)), num_heads=HEADS)
     assert (found.name, found.mean, found.std) == ("ultradino", (0.1842924807,), (0.2187705424,))
     assert (found.architecture.num_registers, found.architecture.channels) == (4, 1)
+    vit = built(found.architecture, found.state).eval()
+    for size in ((64, 64), (48, 96)):
+        image = torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            assert close(vit(image), ultradino_in_timm(state, size)(image)), size
+
+
+def ultradino_in_timm(state, size):
+    """timm's ViT with registers, with the positions of another size as DINOv2's training resamples them."""
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    grid = (size[0] // 16, size[1] // 16)
+    if grid != (4, 4):
+        state = positions_at(state, 4, grid, scale_factor=tuple((side + 0.1) / 4 for side in grid))
+    model = timm_vit(16, size, in_chans=1, init_values=1.0, reg_tokens=4, no_embed_class=True)
+    model.load_state_dict(checkpoint_filter_fn(dict(state), model))
+    return model.forward_features
 
 
 # DINO, iBOT, MAE

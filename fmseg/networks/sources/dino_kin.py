@@ -138,7 +138,7 @@ sources.add(
         licence="not published",
         commercial=None,
         modality="ultrasound",
-        verified="reference outputs of DINOv2's own code (as dinov2_training)",
+        verified="timm, and reference outputs of DINOv2's own code",
         inexact=(
             "mean and std are those of its images: for a ViT like it trained on others type --mean and --std; "
             "its repository runs each block twice in places, here every block runs once"
