@@ -9,8 +9,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File
-
 ROOT = Path(__file__).parents[1]
 #: path in the repository -> path in the site, of documents outside docs/
 OUTSIDE = {
@@ -39,6 +37,8 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Any, config: Any) -> Any:
     """Add the documents from outside."""
+    from mkdocs.structure.files import File
+
     for source, target in OUTSIDE.items():
         files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
     return files
