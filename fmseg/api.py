@@ -141,10 +141,10 @@ def train(
 
     workspace = _session(root).workspace
     name = workspace.dataset_name(str(dataset))
-    planned = [recipe] if recipe else planned_recipes(workspace, name, "fmsegPlans")[: 1 if fold is not None else None]
+    planned = planned_recipes(workspace, name, "fmsegPlans", init)[: 1 if fold is not None else None]
     folds = [parse_fold(str(fold))] if fold is not None else list(range(num_folds(workspace, name)))
     done = []
-    for each in planned:
+    for each in [recipe] if recipe else planned:
         options = TrainOptions(recipe=each, init=init, settings=_texts(settings), num_workers=num_workers)
         done += [TrainedFold(each, number, _scores(learn(workspace, name, number, options))) for number in folds]
     return Training(tuple(done), find_best(workspace, name) if fold is None else None)

@@ -13,7 +13,9 @@ from fmseg.networks.classifier import classifiers
 from fmseg.networks.cnn import build_cnn
 from fmseg.records.run import RunConfig
 from fmseg.records.selection import Selection
+from fmseg.stages.train import planned_recipes
 from fmseg.stages.train.fold import has_stalled
+from fmseg.workspace import Workspace
 
 DATASET = "Dataset501_Discs"
 SEGMENTATION = ("unet", "upernet_frozen")
@@ -96,6 +98,9 @@ def test_a_resumed_unet_ends_in_the_same_bytes_with_momentum_too(raw):
 
 def test_a_baseline_takes_no_checkpoint_and_only_its_own_task(raw, capfd):
     assert type_(raw, "plan_and_preprocess", "-d", "501", "-np", "0") == 0
+    workspace = Workspace.find(raw)
+    assert planned_recipes(workspace, DATASET, "fmsegPlans")[:2] == ("upernet", "unet")
+    assert "unet" not in planned_recipes(workspace, DATASET, "fmsegPlans", "ultrasound")
     assert type_(raw, "train", "501", "fold0", "-r", "unet", "--init", "ultrasound", *SHORT) == 2
     assert "The network 'unet' has no ViT, so --init ultrasound" in capfd.readouterr().err
     assert type_(raw, "train", "501", "fold0", "-r", "finetune", *SHORT) == 2

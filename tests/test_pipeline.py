@@ -16,7 +16,18 @@ from fmseg.records.scores import Scores
 from fmseg.records.selection import Selection
 
 PRETRAIN = ("pretrain", "--set", "iterations=8", "--set", "batch_size=8")
-TRAIN = ("train", "501", "--set", "iterations=12", "--set", "validation_interval=6", "--set", "batch_size=4")
+TRAIN = (
+    "train",
+    "501",
+    "-r",
+    "upernet",
+    "--set",
+    "iterations=12",
+    "--set",
+    "validation_interval=6",
+    "--set",
+    "batch_size=4",
+)
 DATASET = "Dataset501_Discs"
 
 

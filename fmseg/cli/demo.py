@@ -94,8 +94,8 @@ def demo(folder: Path) -> Story:
     for arguments in (
         ("plan_and_preprocess", "-d", "901", "902"),
         ("pretrain", "--budget", PRETRAINING),
-        ("train", "901", "--init", "scratch", *quick),
-        ("train", "901", "--init", CHECKPOINT, *quick),
+        ("train", "901", "-r", "upernet", "--init", "scratch", *quick),
+        ("train", "901", "-r", "upernet", "--init", CHECKPOINT, *quick),
         ("predict", "-i", str(images), "-o", str(predictions), "--overlays"),
         ("evaluate", "-d", "901", "-i", str(predictions), "-l", str(labels)),
     ):

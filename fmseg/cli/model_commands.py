@@ -140,7 +140,7 @@ def train(
     start = start_from(session, init)
     if must_launch(gpus):
         return launched(gpus)
-    recipes = [recipe] if recipe else planned_recipes(workspace, name, plans)[: 1 if fold else None]
+    recipes = [recipe] if recipe else planned_recipes(workspace, name, plans, start)[: 1 if fold else None]
     folds = [parse_fold(fold)] if fold is not None else list(range(num_folds(workspace, name)))
     rows: list[tuple[object, ...]] = []
     measure = "score"

@@ -94,10 +94,13 @@ class Planner:
         if self.fingerprint.task == "classification":
             because = "all weights, and a regression on frozen features that takes a minute; find_best keeps what helps"
             return ("finetune", "linear_probe"), because
+        because = (
+            "the paper's, and a U-Net from random weights: after a short pretraining it learned more from 20 labels "
+            "(0.93 against 0.87 Dice of heads); find_best keeps what helps"
+        )
         if self.hardware.device != "cuda":
-            return ("upernet",), "without a GPU, the time goes into one recipe, the paper's"
-        because = "the paper's, and a linear one on frozen features that costs a sixth; find_best keeps what helps"
-        return ("upernet", "linear"), because
+            return ("upernet", "unet"), because
+        return ("upernet", "unet", "linear"), f"{because}; and a linear one on frozen features, at a sixth of the cost"
 
 
 planners: Registry[type[Planner]] = Registry("planner")

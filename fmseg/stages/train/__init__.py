@@ -141,10 +141,16 @@ def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -
     return plans, folds[fold]
 
 
-def planned_recipes(workspace: Workspace, name: str, plans_name: str) -> tuple[str, ...]:
-    """Return the recipes that the plan means to be trained. Raises NotReady before it is planned."""
+def planned_recipes(workspace: Workspace, name: str, plans_name: str, init: str = "auto") -> tuple[str, ...]:
+    """Return the recipes that the plan means to be trained. Raises NotReady before it is planned.
+
+    init: as typed; where it names weights, recipes that can start from none are left out.
+    """
     path = workspace.prepared(name) / plans_file(plans_name)
-    return Plans.load(workspace.need(path, f"fmseg plan_and_preprocess -d {dataset_id(name)}")).recipes
+    plans = Plans.load(workspace.need(path, f"fmseg plan_and_preprocess -d {dataset_id(name)}"))
+    if init in ("auto", "scratch"):
+        return plans.recipes
+    return tuple(each for each in plans.recipes if resolve(each, _planned(plans), {}).network == "vit")
 
 
 def num_folds(workspace: Workspace, name: str) -> int:
