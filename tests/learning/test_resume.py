@@ -57,7 +57,7 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path, straight):
 @pytest.mark.slow
 def test_sixty_kills_at_random_moments_change_no_byte(tmp_path):
     """Each kill hits a fresh process, anywhere in a step or in the writing of a checkpoint."""
-    length = {"iterations": 1500, "log_every": 7, "checkpoint_every": 5}
+    length = {"iterations": 4000, "log_every": 7, "checkpoint_every": 5}
     toy_fit(tmp_path / "straight", **length)
     rng, kills = random.Random(0), 0
     while True:
