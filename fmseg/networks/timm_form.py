@@ -4,14 +4,13 @@ timm keeps one position per patch and none for the class token, whose own is add
 positions are resampled for images of other sizes stays ours.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fmseg.errors import UsageError
-from fmseg.networks.vit import ViT, position_grid, swiglu
+from fmseg.networks.vit import ViT, position_grid, trunk_options
 from fmseg.records.plans import Architecture
 
 
@@ -57,22 +56,11 @@ def _timm_class() -> Any:
 
         def __init__(self, architecture: Architecture) -> None:
             super().__init__(
-                img_size=architecture.image_size,
-                patch_size=architecture.patch_size,
-                in_chans=architecture.channels,
-                num_classes=0,
-                embed_dim=architecture.width,
-                depth=architecture.depth,
-                num_heads=architecture.num_heads,
-                mlp_ratio=architecture.mlp_ratio,
-                init_values=architecture.layer_scale,
+                **trunk_options(architecture),
                 reg_tokens=architecture.num_registers,
                 no_embed_class=True,
                 dynamic_img_size=True,
                 dynamic_img_pad=True,
-                norm_layer=partial(nn.LayerNorm, eps=architecture.layer_norm_eps),
-                weight_init="skip",
-                **({"mlp_layer": swiglu} if architecture.ffn == "swiglu" else {}),
             )
             self.architecture = architecture
 

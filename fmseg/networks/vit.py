@@ -237,25 +237,30 @@ def unpack(tokens: Tensor, shapes: list[Shape]) -> list[Tensor]:
 def _timm_trunk(architecture: Architecture) -> Any:
     from timm.models.vision_transformer import VisionTransformer  # seconds
 
-    return VisionTransformer(
-        img_size=architecture.image_size,
-        patch_size=architecture.patch_size,
-        in_chans=architecture.channels,
-        num_classes=0,
-        embed_dim=architecture.width,
-        depth=architecture.depth,
-        num_heads=architecture.num_heads,
-        mlp_ratio=architecture.mlp_ratio,
-        init_values=architecture.layer_scale,
-        class_token=architecture.class_token,
-        pos_embed="learn" if architecture.absolute_positions else "none",
-        final_norm=architecture.output_norm,
-        global_pool="token" if architecture.class_token else "",
-        norm_layer=partial(nn.LayerNorm, eps=architecture.layer_norm_eps),
-        act_layer=architecture.activation,
-        weight_init="skip",  # initialised here
+    return VisionTransformer(**trunk_options(architecture))
+
+
+def trunk_options(architecture: Architecture) -> dict[str, Any]:
+    """Return how timm's VisionTransformer is built for an architecture, its registers aside."""
+    return {
+        "img_size": architecture.image_size,
+        "patch_size": architecture.patch_size,
+        "in_chans": architecture.channels,
+        "num_classes": 0,
+        "embed_dim": architecture.width,
+        "depth": architecture.depth,
+        "num_heads": architecture.num_heads,
+        "mlp_ratio": architecture.mlp_ratio,
+        "init_values": architecture.layer_scale,
+        "class_token": architecture.class_token,
+        "pos_embed": "learn" if architecture.absolute_positions else "none",
+        "final_norm": architecture.output_norm,
+        "global_pool": "token" if architecture.class_token else "",
+        "norm_layer": partial(nn.LayerNorm, eps=architecture.layer_norm_eps),
+        "act_layer": architecture.activation,
+        "weight_init": "skip",  # initialised here, or loaded
         **({"mlp_layer": swiglu} if architecture.ffn == "swiglu" else {}),
-    )
+    }
 
 
 def _layer_norm(architecture: Architecture) -> nn.Module:
