@@ -22,9 +22,7 @@ def gelu_linear(hidden: Tensor, linear: nn.Linear, scale: Tensor | None = None) 
 
 def norm_linear(tokens: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
     """Return linear(norm(tokens)) of (T, D) as (T, H), in the precision of matrix products."""
-    return _NormLinear.apply(
-        tokens, norm.weight, norm.bias, norm.eps, linear.weight, linear.bias, matmul_dtype(tokens)
-    )
+    return _NormLinear.apply(tokens, norm.weight, norm.bias, norm.eps, linear.weight, linear.bias, matmul_dtype(tokens))
 
 
 def add_rows(tokens: Tensor, rows: Tensor, added: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -119,7 +117,12 @@ class _AddRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (rows,) = ctx.saved_tensors
         parts = zip(ctx.weights, rows.split(ctx.lengths), strict=True)
-        return gradient, None, None, *((gradient.index_select(0, index) * weight).to(ctx.dtype) for weight, index in parts)
+        return (
+            gradient,
+            None,
+            None,
+            *((gradient.index_select(0, index) * weight).to(ctx.dtype) for weight, index in parts),
+        )
 
 
 def _rounded(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:

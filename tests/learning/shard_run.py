@@ -26,6 +26,7 @@ IMAGES = 8 if "eight" in sys.argv else 4
 #: of two images each
 NUM_PARTS = IMAGES // 2
 
+
 def no_memory(batch: dict[str, Tensor], step: int) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
