@@ -61,7 +61,7 @@ def to_directions_(gradient: Tensor, directions: Tensor, lengths: Tensor) -> Ten
 
 
 def slices(num_rows: int, elements: int, width: int, start: int = 0) -> Iterator[slice]:
-    """Yield the rows from ``start`` to ``num_rows`` in pieces of at most ``elements``, ``width`` a row; one at least."""
+    """Yield rows ``start`` to ``num_rows`` in pieces of at most ``elements``, ``width`` a row; at least one."""
     size = max(elements // width, 1)
     for first in range(start, num_rows, size):
         yield slice(first, min(first + size, num_rows))

@@ -27,7 +27,7 @@ from fmseg.records.plans import Hardware, Pretraining, Reason
 from fmseg.records.run import Parent, PretrainConfig, Provenance, RunFolder, Source, Watch
 from fmseg.records.settings import apply_settings
 from fmseg.sampling.corpora import Corpus
-from fmseg.stages.pretrain.learn import Pace, build_task, learn
+from fmseg.stages.pretrain.learn import build_task, learn
 from fmseg.stages.pretrain.longer import STEPS, lengthened, lengthening
 from fmseg.stages.pretrain.options import PretrainOptions
 from fmseg.stages.pretrain.parent import parent_of
@@ -180,9 +180,7 @@ def _check_resumed(run: RunFolder, there: PretrainConfig, recipe: Pretraining, o
     if run.is_finished and recipe != there.recipe:
         raise UsageError(f"{run.path} is finished, and its settings stay as they are. {mend}")
     if run.is_finished and options.budget_s is not None and there.budget_s is None:
-        logger.warning(
-            "%s is finished, and has no note of its --budget: a longer one changes nothing. %s", run.path, mend
-        )
+        logger.warning("%s is finished, and no --budget is noted: another one changes nothing. %s", run.path, mend)
     if options.init is not None and (there.parent is None or there.parent.name != options.init.rpartition("/")[2]):
         start = there.parent.name if there.parent else "random weights"
         raise UsageError(
