@@ -56,7 +56,7 @@ def shard(task: nn.Module, runtime: Runtime) -> None:
     """
     mesh = init_device_mesh(runtime.device.type, (runtime.world,))
     for module in (*(each for each in task.modules() if isinstance(each, Block)), task):
-        sharded = fully_shard(module, mesh=mesh)
+        sharded: Any = fully_shard(module, mesh=mesh)  # what it wants of the next two has no public type
         sharded.set_custom_all_gather(_Gather())
         sharded.set_custom_reduce_scatter(_Scatter())
     # gathers and lets go around this method too, not only around forward

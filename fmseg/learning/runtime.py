@@ -18,6 +18,8 @@ from types import FrameType
 
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from fmseg.errors import EnvironmentProblem
 from fmseg.records.plans import Precision
@@ -184,11 +186,11 @@ def stop_signals() -> Iterator[StopRequest]:
 def _join(device: torch.device, rank: int, world: int) -> None:
     """Join the other ranks, for the first time or again: each fold of a training is a group of its own."""
     is_cuda = device.type == "cuda"
-    store, *_ = next(distributed.rendezvous("env://", rank, world, timeout=PATIENCE))
+    store, *_ = next(rendezvous("env://", rank, world, timeout=PATIENCE))
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
         # what an earlier group has left in the launcher's store would be taken for the addresses of this one
-        store=distributed.PrefixStore(f"group {next(_groups)}", store),
+        store=PrefixStore(f"group {next(_groups)}", store),
         rank=rank,
         world_size=world,
         timeout=PATIENCE,

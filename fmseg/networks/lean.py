@@ -117,12 +117,8 @@ class _AddRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (rows,) = ctx.saved_tensors
         parts = zip(ctx.weights, rows.split(ctx.lengths), strict=True)
-        return (
-            gradient,
-            None,
-            None,
-            *((gradient.index_select(0, index) * weight).to(ctx.dtype) for weight, index in parts),
-        )
+        to_added = [(gradient.index_select(0, index) * weight).to(ctx.dtype) for weight, index in parts]
+        return gradient, None, None, *to_added
 
 
 def _rounded(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:

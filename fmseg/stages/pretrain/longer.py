@@ -60,7 +60,7 @@ def lengthening(options: PretrainOptions) -> tuple[Reason, ...]:
         return ()
     asked = f"{options.settings[STEPS]} steps" if STEPS in options.settings else duration(options.budget_s or 0)
     because = (
-        f"{options.lengthens} is finished, and more was asked for than it had: {asked} more. It stays as it is; this run "
-        "takes over its weights, the optimizer's moments begin anew, and the learning rate warms up again and falls again"
+        f"{options.lengthens} is finished and stays as it is, and {asked} more were asked for than it had. This run "
+        "takes over its weights, the moments of the optimizer begin anew, and the learning rate rises and falls again"
     )
     return (Reason(key="lengthens", because=because),)
