@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fmseg.errors import BadRecord
+from fmseg.errors import BadRecord, UsageError
 from fmseg.networks.unet import UNet
 from fmseg.planning.overview import ONE_GPU, TWO_CORES
 from fmseg.planning.unet import stages_of, supervision_of, unet_gflop
@@ -83,3 +83,13 @@ def test_only_the_unet_keeps_its_shape(make_plans):
     assert recipe.unet.features[0] == 8 and recipe.unet_optimisation is None
     with pytest.raises(BadRecord, match="of each stage"):
         resolve("unet", planned, {"unet.features": "[8, 16]"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("decoder_channels", "32"), ("freeze_backbone", "true"), ("layer_decay", "0.9")]
+)
+def test_settings_of_parts_that_a_network_lacks_are_refused(make_plans, key, value):
+    planned = make_plans().finetuning
+    assert resolve("upernet", planned, {key: value}) != resolve("upernet", planned, {})
+    with pytest.raises(UsageError, match=f"--set {key}={value} would change nothing: the recipe unet"):
+        resolve("unet", planned, {key: value})
