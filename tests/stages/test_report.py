@@ -13,7 +13,8 @@ from fmseg.imaging.metrics import score_case
 from fmseg.imaging.readers import read_label
 from fmseg.inference.outcome import Outcome
 from fmseg.records.dataset import Dataset
-from fmseg.records.run import RunConfig
+from fmseg.records.foundation import CARD, Foundation
+from fmseg.records.run import Provenance, RunConfig
 from fmseg.stages.report import report, report_foundation
 from fmseg.workspace import Workspace
 
@@ -114,7 +115,10 @@ def test_a_foundation_has_a_page_of_its_own(tmp_path):
     (folder / "metrics.jsonl").write_text(
         "".join(f'{{"step": {step}, "loss": {9 - step}, "probe_d501_dice": 0.{step}}}\n' for step in range(1, 5))
     )
+    made = Provenance(fmseg="0", commit="", packages={}, command="", device="cuda", num_devices=2)
+    Foundation.load(folder / CARD).evolve(seconds=3600.0, provenance=made).save(folder / CARD)
     text = report_foundation(workspace, "mine<b>").read_text()
+    assert "about 1 kWh, if the machine drew 1,000 W" in text and "2 x cuda" in text
     assert "mine&lt;b&gt;" in text and "mine<b>" not in text
     assert "data:image/webp" in text and "Probe of d501 dice" in text
     with pytest.raises(UnknownName, match="Did you mean 'mine<b>'"):

@@ -142,7 +142,9 @@ def configure(
         watch=watch,
         parent=parent,
         plugins=options.plugins,
-        provenance=Provenance.here(deterministic=runtime.deterministic),
+        provenance=Provenance.here(
+            deterministic=runtime.deterministic, device=runtime.device.type, num_devices=runtime.num_devices
+        ),
     )
 
 
