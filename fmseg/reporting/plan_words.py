@@ -30,7 +30,8 @@ def network_words(vit: Architecture) -> str:
 def hardware_words(hardware: Hardware) -> str:
     """Return what a machine is."""
     if hardware.device == "cpu":
-        return f"{hardware.num_cores} processor cores with {hardware.memory_gb:.0f} GB of memory"
+        cores = "1 processor core" if hardware.num_cores == 1 else f"{hardware.num_cores} processor cores"
+        return f"{cores} with {hardware.memory_gb:.0f} GB of memory"
     return f"{hardware.num_devices} x {hardware.device} with {hardware.memory_gb:.0f} GB of memory each"
 
 

@@ -1,4 +1,5 @@
 import re
+import time
 from html.parser import HTMLParser
 
 import finished
@@ -146,6 +147,24 @@ def test_the_command_wants_one_of_two(workspace, capsys):
     with pytest.raises(SystemExit, match="0"):
         frame.main(["--root", root, "report", "501", "--json"])
     assert "report.html" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [finished.SEGMENTED, finished.CLASSIFIED])
+def test_of_a_thousand_cases_it_is_made_in_a_minute_and_is_small(many, name):
+    start = time.process_time()  # of this process: others on the machine do not count
+    path = report(many, name, plans_name=PLANS)
+    assert time.process_time() - start < 60
+    assert path.stat().st_size < 15e6
+    text = path.read_text()
+    assert "1,000" in text and text.count("data:image/") > 12
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A thousand cases of the size of ultrasound images, finished."""
+    names = [f"p{index:04d}" for index in range(1000)]
+    return finished.write_finished(tmp_path_factory.mktemp("many"), names=names, size=(480, 640))
 
 
 @pytest.mark.slow
