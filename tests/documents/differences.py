@@ -32,6 +32,7 @@ NOT_RUN = (
 QUICK = (
     "README.md",
     "docs/explanation/planning.md",
+    "docs/how-to/add-a-reader.md",
     "docs/how-to/check-a-dataset.md",
     "docs/how-to/convert.md",
     "docs/how-to/dicom.md",
@@ -66,6 +67,8 @@ SHORTER = {
 FILES = {
     ("docs/how-to/add-a-decoder.md", "python", 0): ("my_decoders.py", "fmseg list decoders --plugin my_decoders"),
     ("docs/how-to/add-a-decoder.md", "toml", 0): ("fmseg.toml", "fmseg list decoders"),
+    ("docs/how-to/add-a-reader.md", "python", 0): ("my_readers.py", None),
+    ("docs/how-to/add-a-reader.md", "toml", 0): ("fmseg.toml", "fmseg doctor -d 501"),
     ("docs/how-to/add-a-recipe.md", "python", 0): ("my_recipes.py", "fmseg list recipes --plugin my_recipes"),
     ("docs/how-to/benchmark.md", "yaml", 0): ("ours.yaml", "fmseg benchmark ours.yaml --dry-run"),
     ("docs/how-to/classify.md", "csv", 0): ("fmseg_raw/Dataset502_Planes/labelsTr.csv", None),

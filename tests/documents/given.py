@@ -84,7 +84,7 @@ def dataset(
         for number, name in enumerate(names):
             image, label = disc(*title.encode(), number, size=size)
             path = place / "imagesTr" / f"{name}_0000{ending}"
-            if ending == ".png":
+            if ending != ".dcm":
                 write_image(path, image)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,10 +179,19 @@ def write_data(data: Path) -> None:
     make_busi(data / "BUSI")
     make_fass(data / "FASS")
     make_masks(data / "thyroid")
+    write_heads(data / "elsewhere")
     write_levels(data / "liver")
     dataset("Dataset501_Heads", where="nnUNet_raw")(data)
     rows = [(f"archive/scan_{index}.png", str(index)) for index in range(1, 5)]
     table("list.csv", ("image", "patient"), *rows)(data)
+
+
+def write_heads(folder: Path) -> None:
+    """Write images with masks of one class, four of each of two patients."""
+    for index in range(8):
+        image, label = disc(9, index)
+        write_image(folder / "images" / f"patient{index // 4}_{index}.png", image)
+        write_image(folder / "masks" / f"patient{index // 4}_{index}.png", label * 255)
 
 
 def write_levels(folder: Path) -> None:
@@ -206,6 +215,7 @@ FROM_NOTHING: dict[str, tuple[Giver, ...]] = {
         images("heads/new_images"),
         labels_of("heads/new_images", "heads/labels"),
     ),
+    "docs/how-to/add-a-reader.md": (dataset("Dataset501_Breasts", ending=".pgm"),),
     "docs/how-to/benchmark.md": (
         dataset("Dataset501_Heads", patients=30, images_each=1),
         dataset("Dataset502_Planes", patients=6, images_each=2, classes=("femur", "brain")),
@@ -255,6 +265,7 @@ ALSO: dict[str, tuple[Giver, ...]] = {
         dataset("Dataset501_Heads", ending=".dcm"),
         images("new_images", ending=".dcm"),
     ),
+    "docs/how-to/external-cohort.md": (typed("fmseg export 501 -o other.fmseg", "fmseg import other.fmseg --as 502"),),
     "docs/how-to/few-labels.md": (without("predictions"), images("unlabelled_images", count=24)),
     "docs/how-to/python.md": (
         ABDOMEN,

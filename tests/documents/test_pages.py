@@ -15,7 +15,9 @@ from given import ALSO, FROM_NOTHING, write_data
 from pages import LANGUAGES, PAGES, Block, blocks_of
 from reader import Reader, is_run
 
+from fmseg.imaging.readers import readers
 from fmseg.networks.decoders import decoders
+from fmseg.records import endings
 from fmseg.records.recipe import recipes
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page) if block.language != "text"]
@@ -48,8 +50,9 @@ def read(page: str, folder: Path, data: Path) -> None:
 def as_it_was() -> Iterator[None]:
     """Take back what pages register, import, set and change."""
     with pytest.MonkeyPatch.context() as patch:
-        for registry in (decoders, recipes):
+        for registry in (decoders, readers, recipes):
             patch.setattr(registry, "_items", dict(registry._items))
+        patch.setattr(endings, "_image_endings", list(endings.image_endings()))
         patch.setattr(sys, "path", list(sys.path))
         patch.chdir(Path.cwd())
         variables, modules = dict(os.environ), set(sys.modules)
