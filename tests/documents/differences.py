@@ -53,6 +53,11 @@ PLACES = (
     (re.compile(r"--gpus [48]\b"), "--gpus 2"),
     (re.compile(r"--nproc_per_node=8"), "--nproc_per_node=2"),
     (re.compile(r"--budget \w+"), "--budget 1s"),
+    # of a benchmark, which trains dozens of networks
+    (re.compile(r"\{n=20: 5, 25%: 3, full: 3\}"), "{{n=20: 1, full: 1}}"),
+    (re.compile(r"iterations: 500"), "iterations: 2"),
+    (re.compile(r"splits: 3"), "splits: 1"),
+    (re.compile(r"n=20 25% full"), "n=20 full"),
 )
 
 #: command -> what is typed behind it, so that it takes seconds and no further processes
@@ -60,7 +65,7 @@ SHORTER = {
     "plan_and_preprocess": "-np 0",
     "pretrain": "--set iterations=4 --set batch_size=4 --num-workers 0 -np 0",
     "train": "--set iterations=2 --set batch_size=2 --num-workers 0",
-    "benchmark": "--set iterations=2 --set batch_size=2 --num-workers 0 --splits 2",
+    "benchmark": "--set iterations=2 --set batch_size=2 --num-workers 0 --splits 1",
 }
 
 #: page, language, number among its blocks -> file that it is the content of, and what then must read it
