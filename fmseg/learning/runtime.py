@@ -71,6 +71,11 @@ class Runtime:
         """Whether this process writes the files."""
         return self.rank == 0
 
+    @property
+    def num_devices(self) -> int:
+        """How many devices compute; processes on one processor share it."""
+        return 1 if self.device.type == "cpu" else self.world
+
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which a forward pass computes in the run's precision."""
         dtype = torch.float16 if self.precision == "float16" else torch.bfloat16

@@ -51,9 +51,12 @@ class UNetShape(Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        stages = {len(self.features), len(self.kernels), len(self.strides)}
-        if len(stages) != 1 or not 0 < len(self.supervision) < len(self.strides):
-            raise ValueError("a U-Net has features, kernels and strides of each stage, and supervision of fewer")
+        stages = [len(self.features), len(self.kernels), len(self.strides)]
+        if len(set(stages)) != 1 or not 0 < len(self.supervision) < len(self.strides):
+            raise ValueError(
+                "features, kernels and strides need an entry for each stage of the U-Net, and have {}, {} and {}; "
+                "supervision needs fewer, and has {}".format(*stages, len(self.supervision))
+            )
         return self
 
 

@@ -125,7 +125,9 @@ def configure(
         parent=parent,
         budget_s=budget_s,
         plugins=options.plugins,
-        provenance=Provenance.here(deterministic=runtime.deterministic),
+        provenance=Provenance.here(
+            deterministic=runtime.deterministic, device=runtime.device.type, num_devices=runtime.num_devices
+        ),
     )
 
 
