@@ -13,6 +13,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fmseg.files import writing
 from fmseg.imaging.case import Array, BadFile, Geometry
+from fmseg.imaging.wholeness import check_image
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 LOSSLESS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -81,13 +82,15 @@ def _load(path: Path) -> tuple[list[Image.Image], list[str]]:
     """Return the decoded pages, turned upright, and what there is to say about them."""
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # other packages switch it on for the whole process
     notes: list[str] = []
+    content = path.read_bytes()
     try:
-        image: Image.Image = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
         mend = "Copy it again, or convert it to PNG."
         raise BadFile(path, "this is no PNG, JPEG, BMP or TIFF image", mend) from error
     except Image.DecompressionBombError as error:
         raise BadFile(path, "it claims far too many pixels", "Cut or shrink the image.") from error
+    check_image(path, content, image.format)
     with image:
         num_pages = getattr(image, "n_frames", 1)
         # a TIFF that is called .png is no clip that somebody meant
