@@ -9,12 +9,13 @@ from fmseg.files import natural_key
 from fmseg.imaging.readers import read_label
 from fmseg.inference.out_of_fold import Shape, save_scores, score_cases
 from fmseg.inference.prediction_table import read_seen_of
-from fmseg.planning.patients import patients_of
+from fmseg.planning.patients import known_patients
 from fmseg.records.dataset import IMAGE_ENDINGS, CaseFiles, Dataset, strip_ending, visible_files
 from fmseg.records.scores import Scores
+from fmseg.workspace import Workspace
 
 
-def evaluate(dataset: Dataset, predictions: Path, labels: Path) -> Scores:
+def evaluate(workspace: Workspace, dataset: Dataset, predictions: Path, labels: Path) -> Scores:
     """Score every label map of ``labels`` that has a prediction of the same name; the endings may differ.
 
     summary.json has nnU-Net's keys.
@@ -31,7 +32,7 @@ def evaluate(dataset: Dataset, predictions: Path, labels: Path) -> Scores:
         [CaseFiles(case, (found[case],), path) for case, path in wanted.items()],
         _read_prediction,
         dataset.labels,
-        patients=patients_of(dataset, list(wanted)).of_case,
+        patients=known_patients(workspace, dataset, list(wanted)),
     ).evolve(seen=read_seen_of(predictions / "report.csv", list(wanted)))
     save_scores(scores, predictions)
     return scores
