@@ -25,6 +25,10 @@ NIFTI = (".nii", ".nii.gz")
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0])
 #: a MetaImage or NRRD header must end within so many bytes
 HEADER_BYTES = 2**16
+#: where the pixels of a NIfTI begin, at most: behind its extensions
+MAX_OFFSET = 2**26
+#: sizes of a voxel, as the two places of a NIfTI header give them, that count as one may differ so much
+MAX_SIZE_ERROR = 1e-2
 #: zeros behind the pixels of a NIfTI
 MAX_PADDING = 2**20
 
@@ -36,10 +40,11 @@ class VolumeReader:
 
     def read(self, path: Path) -> tuple[Array, Geometry, tuple[str, ...]]:
         """Return voxels (C, Z, Y, X); a fourth axis, or RGB, becomes channels."""
-        voxels, geometry = _read_nifti(path) if path.name.lower().endswith(NIFTI) else _read_itk(path)
+        notes: list[str] = []
+        voxels, geometry = _read_nifti(path, notes) if path.name.lower().endswith(NIFTI) else _read_itk(path)
         if voxels.dtype.kind not in "biuf":
             raise BadFile(path, f"its values are {voxels.dtype}", "Save real numbers, such as the magnitude.")
-        return voxels, geometry, ()
+        return voxels, geometry, tuple(notes)
 
     def read_label(self, path: Path) -> tuple[Array, Geometry]:
         """Return (Z, Y, X) in the file's type."""
@@ -59,7 +64,7 @@ class VolumeReader:
             _write_itk(labels, geometry, path)
 
 
-def _read_nifti(path: Path) -> tuple[Array, Geometry]:
+def _read_nifti(path: Path, notes: list[str]) -> tuple[Array, Geometry]:
     import nibabel
 
     with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
@@ -71,7 +76,10 @@ def _read_nifti(path: Path) -> tuple[Array, Geometry]:
         shape = tuple(int(length) for length in header.get_data_shape())
         _check_size(path, shape)
         num_bytes = int(np.prod(shape)) * header.get_data_dtype().itemsize
-        end = max(int(header["vox_offset"]), len(start) + 4) + num_bytes
+        offset = float(header["vox_offset"])
+        if not 0 <= offset <= MAX_OFFSET:
+            raise BadFile(path, f"its header says that its pixels begin at byte {offset:g}", EXPORT)
+        end = max(int(offset), len(start) + 4) + num_bytes
         content = start + _exactly(path, file, end - len(start))
         # read to the end, where gzip keeps its checksum; some programs pad with a few zeros
         rest = file.read(MAX_PADDING)
@@ -80,6 +88,12 @@ def _read_nifti(path: Path) -> tuple[Array, Geometry]:
     image = kind.from_stream(io.BytesIO(content))
     spacing = [float(size) for size in header["pixdim"][1:4]][: len(shape)]
     geometry = _geometry(path, spacing, _ras_to_lps(image.affine), is_2d=len(shape) == 2)
+    oriented = np.linalg.norm(image.affine[:3, : len(spacing)], axis=0)
+    if not np.allclose(oriented, spacing, rtol=MAX_SIZE_ERROR):
+        sizes = " x ".join(f"{size:.4g}" for size in spacing), " x ".join(f"{size:.4g}" for size in oriented)
+        notes.append(
+            f"its voxels are {sizes[0]} mm (x, y, z) by 'pixdim', which is taken, and {sizes[1]} by its matrix"
+        )
     return _channels_first(path, np.asanyarray(image.dataobj).T), geometry
 
 

@@ -36,17 +36,17 @@ def cut_off(path: Path, what: str) -> BadFile:
     return BadFile(path, f"it ends too early: {what} is missing", EXPORT)
 
 
-def check_image(path: Path, content: bytes, file_format: str | None) -> None:
-    """Raise BadFile if an image's bytes lack a part that they count themselves. file_format: Pillow's name.
+def check_image(path: Path, content: bytes, file_format: str | None) -> int:
+    """Return how many bytes lie behind an image, where its format says where it ends. file_format: Pillow's name.
 
+    Raises BadFile if its bytes lack a part that they count themselves.
     JPEG counts nothing: its decoder notices that the end is missing.
     """
     check = _CHECKS.get(file_format or "")
-    if check:
-        check(path, content)
+    return check(path, content) if check else 0
 
 
-def _check_png(path: Path, content: bytes) -> None:
+def _check_png(path: Path, content: bytes) -> int:
     """Follow the chunks to the last one; each has a checksum, of which Pillow looks at some."""
     place, name = PNG_HEAD_BYTES, b""
     while name != b"IEND":
@@ -60,9 +60,10 @@ def _check_png(path: Path, content: bytes) -> None:
         if zlib.crc32(memoryview(content)[place + 4 : end - 4]) != checksum:
             raise BadFile(path, "it is damaged: a checksum in it is wrong", EXPORT)
         place = end
+    return len(content) - place
 
 
-def _check_bmp(path: Path, content: bytes) -> None:
+def _check_bmp(path: Path, content: bytes) -> int:
     """Compare the length with that of whole rows; compressed ones are counted by their decoder."""
     offset = BMP_FILE_HEAD.unpack_from(content)[4]
     (head_bytes,) = struct.unpack_from("<I", content, BMP_FILE_HEAD.size)
@@ -71,9 +72,10 @@ def _check_bmp(path: Path, content: bytes) -> None:
     compression = 0 if is_first_version else struct.unpack_from("<I", content, 30)[0]
     if compression in (0, 3) and offset + (width * bits + 31) // 32 * 4 * abs(height) > len(content):
         raise cut_off(path, "a part of its last row")
+    return 0
 
 
-def _check_tiff(path: Path, content: bytes) -> None:
+def _check_tiff(path: Path, content: bytes) -> int:
     """Follow the pages, what their tags point to, and the strips or tiles of their pixels."""
     order = "<" if content[:2] == b"II" else ">"
     is_big = content[2:4] in (b"+\0", b"\0+")
@@ -95,6 +97,7 @@ def _check_tiff(path: Path, content: bytes) -> None:
             (place,) = struct.unpack_from(order + word, content, place + count * (20 if is_big else 12))
     except struct.error as error:  # a place behind the end
         raise cut_off(path, "a page") from error
+    return 0
 
 
 def _tiff_tags(content: bytes, place: int, count: int, order: str, word: str) -> Iterator[tuple[int, list[int]]]:
@@ -112,7 +115,7 @@ def _tiff_tags(content: bytes, place: int, count: int, order: str, word: str) ->
             yield tag, np.frombuffer(content, f"{order}u{TIFF_TYPES[kind]}", number, value).tolist()
 
 
-_CHECKS: dict[str, Callable[[Path, bytes], None]] = {"PNG": _check_png, "BMP": _check_bmp, "TIFF": _check_tiff}
+_CHECKS: dict[str, Callable[[Path, bytes], int]] = {"PNG": _check_png, "BMP": _check_bmp, "TIFF": _check_tiff}
 
 
 def check_video(path: Path, file: BinaryIO) -> None:

@@ -240,16 +240,16 @@ class Before:
             os.lseek(number, place, os.SEEK_SET)
 
 
-def wait(child: int, what: str) -> None:
+def wait(child: int, what: str, patience_s: float = PATIENCE_S) -> None:
     """Wait for a child. Raises TimeoutError if it does not end."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while os.waitpid(child, os.WNOHANG)[0] == 0:
         if time.monotonic() > end:
             os.kill(child, signal.SIGUSR2)  # says where it is
             time.sleep(1)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            raise TimeoutError(f"{what}: the command did not end within {PATIENCE_S} s")
+            raise TimeoutError(f"{what}: the command did not end within {patience_s:.0f} s")
         time.sleep(0.005)
 
 
@@ -262,7 +262,8 @@ def typed(root: Path, arguments: list[str], disk: Disk | None = None) -> Outcome
         with contextlib.suppress(BaseException):
             _run(disk or Disk(root.resolve()), arguments, report)
         os._exit(0)
-    wait(child, " ".join(arguments))
+    # one that is stopped at each event waits for many others
+    wait(child, " ".join(arguments), PATIENCE_S * (1 + (len(disk.points) if disk else 0)))
     return Outcome(**json.loads(report.read_text()))
 
 
