@@ -114,7 +114,12 @@ def test_dicom_images_and_clips_from_convert_to_predict(heads, tmp_path):
     assert max(shape[1] for shape in shapes.values()) >= 30
     typed(tmp_path, "convert", "images", tmp_path / "in", "-d", 601)
     typed(tmp_path, "doctor", "-d", 601, "-np", 0)
-    typed(tmp_path, "plan_and_preprocess", "-d", 601, "-np", 0)
+    # what has 16 bits among colours of 8 is left out, and listed
+    typed(tmp_path, "plan_and_preprocess", "-d", 601, "-np", 0, code=5)
+    prepared = next((tmp_path / "fmseg_preprocessed").glob("Dataset601_*"))
+    left_out = (prepared / "skipped.jsonl").read_text().splitlines()
+    wide = [path for path in paths if read_case(CaseFiles("a", (path,), None)).voxels.dtype != np.uint8]
+    assert 0 < len(left_out) == len(wide) and all("bits" in line or "int16" in line for line in left_out)
     grey = tmp_path / "new"
     grey.mkdir()
     for path in paths:
