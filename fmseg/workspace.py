@@ -58,6 +58,12 @@ class Workspace:
         }
         return sorted(names, key=lambda name: (dataset_id(name), name))
 
+    def trained_names(self) -> list[str]:
+        """Return the names of all datasets of which there are models, trained here or imported, sorted by number."""
+        finished = self.results.glob("Dataset*/*__*/fold_*/finished.json")
+        names = {path.parents[2].name for path in finished if DATASET_NAME.fullmatch(path.parents[2].name)}
+        return sorted(names, key=lambda name: (dataset_id(name), name))
+
     def dataset_name(self, text: str, among: Sequence[str] | None = None) -> str:
         """Return the full name for an id (``501``), a name, or a part of one.
 

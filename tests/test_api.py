@@ -1,11 +1,11 @@
 """fmseg in Python: typed, lazy, and the same answers as the commands."""
 
 import doctest
-import json
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from fmseg.errors import BadData, UnknownName, UsageError
 from fmseg.networks.vit import ViT
 from fmseg.networks.weights import load_backbone, save_backbone
 from fmseg.records.foundation import CARD, Foundation
+from fmseg.reporting.model_card import model_card
 from fmseg.stages.export import export_foundation, export_models
 from fmseg.workspace import Workspace
 
@@ -146,13 +147,21 @@ def test_examples_of_docstrings_run(home, tmp_path):
         assert doctest.DocTestRunner().run(found).failed == 0
 
 
-@pytest.mark.slow
-def test_the_whole_job_of_the_page_runs(raw_dataset, tmp_path, monkeypatch):
-    workspace = raw_dataset(NAME)
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(workspace.raw_dataset(NAME) / "imagesTr", tmp_path / "archive")
-    namespace: dict[str, object] = {"__name__": "__main__"}
-    exec(compile(snippets()[0], "python.md", "exec"), namespace)
-    training = namespace["training"]
-    assert len(training.folds) == 3 and training.selection.dataset == NAME
-    assert json.loads((workspace.results_of(NAME) / "selection.json").read_text())["dataset"] == NAME
+def test_no_docstring_has_an_example_that_is_not_run():
+    with_examples = {path.name for path in (ROOT / "fmseg").rglob("*.py") if ">>>" in path.read_text()}
+    assert with_examples == {"predictor.py", "api.py"}  # Predictor, load_foundation
+
+
+def test_code_of_cards_runs(home, tmp_path):
+    code = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    folder = home.foundation("ultrasound", "abdomen")
+    shutil.copytree(folder, tmp_path / "this" / "folder")
+    (snippet,) = code.findall(model_card(Foundation.load(folder / CARD), ()))
+    names: dict[str, object] = {"image": torch.rand(2, 1, 32, 32)}
+    exec(snippet, names)
+    assert names["tokens"].shape[::2] == (2, tiny_run.ARCHITECTURE.width)
+    shutil.copy("new_images/scan_1.png", "image.png")
+    with zipfile.ZipFile(export_models(home, None, tmp_path / f"{NAME}.fmseg").path) as bundle:
+        (snippet,) = code.findall(bundle.read("card.md").decode())
+    exec(snippet, names)
+    assert names["answer"].labels.shape == (40, 50)

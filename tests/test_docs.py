@@ -126,10 +126,13 @@ def load(path: Path):
 
 def keep_registries(monkeypatch):
     """Let parts be registered for the time of one test."""
+    from fmseg.imaging.readers import readers
     from fmseg.networks.decoders import decoders
+    from fmseg.records import endings
     from fmseg.records.recipe import recipes
 
-    for registry in (decoders, recipes):
+    monkeypatch.setattr(endings, "_image_endings", list(endings.image_endings()))
+    for registry in (decoders, readers, recipes):
         monkeypatch.setattr(registry, "_items", dict(registry._items))
 
 
@@ -183,6 +186,13 @@ def test_links_of_the_site_lead_to_its_pages():
     wanted = "[a](../fmseg_raw/README.md#keys) [b](../tutorial.md) [c](../index.md)"
     assert site.rewritten(text, "how-to/classify.md", pages) == wanted
     assert site.rewritten("[a](../docs/tutorial.md)", "fmseg_raw/README.md", pages) == "[a](../tutorial.md)"
+
+
+def test_every_page_is_in_the_sites_navigation_and_every_how_to_in_readme():
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert pages <= set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    readme = (ROOT / "README.md").read_text()
+    assert not [page for page in pages if page.startswith("how-to/") and f"(docs/{page})" not in readme]
 
 
 @pytest.mark.slow

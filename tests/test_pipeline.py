@@ -105,6 +105,7 @@ def test_the_four_commands_end_to_end(job):
     assert card.samples_seen == 64
     assert card.seen_count == card.num_images == 6
     assert [probe.dataset for probe in card.probes] == [DATASET]
+    assert (card.provenance.device, card.provenance.num_devices) == ("cpu", 1) and card.seconds > 0
     results = job / "fmseg_results" / DATASET
     selection = Selection.load(results / "selection.json")
     assert selection.members[0].folds == (0, 1, 2)
@@ -112,6 +113,7 @@ def test_the_four_commands_end_to_end(job):
         folder = results / "upernet__fmsegPlans" / f"fold_{fold}"
         run = json.loads((folder / "run.json").read_text())
         assert run["provenance"]["deterministic"] is True
+        assert (run["provenance"]["device"], run["provenance"]["num_devices"]) == ("cpu", 1)
         assert run["init"]["name"] == (card.name if card.has_learned else "scratch")
         assert json.loads((folder / "finished.json").read_text())["seen_in_pretraining"] == 2
         assert Scores.load(folder / "validation" / "scores.json").cases

@@ -44,7 +44,8 @@ def parse_settings(texts: Sequence[str] | None) -> dict[str, str]:
 def complete_dataset(incomplete: str) -> list[str]:
     """Return the datasets of this folder that a half-typed number or name may mean, for the shell's completion."""
     try:
-        names = Workspace.find().dataset_names()
+        workspace = Workspace.find()
+        names = sorted({*workspace.dataset_names(), *workspace.trained_names()}, key=dataset_id)
     except FmsegError:  # a shell that completes has no place for messages
         return []
     numbers = [str(dataset_id(name)) for name in names]

@@ -255,7 +255,7 @@ def _print_plan(rows: list[dict[str, str]]) -> None:
 def listing(
     session: Session,
     what: Annotated[
-        str, typer.Argument(help="datasets, foundations, recipes, networks, decoders, sources ...")
+        str, typer.Argument(help="datasets, models, foundations, recipes, networks, decoders, sources ...")
     ] = "datasets",
 ) -> Output:
     """Show what is in this workspace: datasets and how far they are, foundations, registered parts."""

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -198,7 +198,9 @@ def execute(function: Callable[..., Output], settings: dict[str, Any], values: d
         workspace = Workspace.find(settings["root"])
         plugins = (*workspace.plugins, *(settings["plugin"] or ()))
         load_plugins(plugins)
-        output = function(Session(workspace, settings["dry_run"], plugins), **values)
+        # the processes that read images import them too
+        session = Session(replace(workspace, plugins=plugins), settings["dry_run"], plugins)
+        output = function(session, **values)
     except BaseException as error:
         if isinstance(error, typer.Exit | SystemExit):
             raise

@@ -1,7 +1,8 @@
 """Files into voxels and label maps, and label maps back into files.
 
 A reader knows some file endings. It is chosen by the ending, or by name (``overwrite_image_reader_writer`` in
-dataset.json, where nnU-Net's names are understood). More readers are added to the registry ``readers``.
+dataset.json, where nnU-Net's names are understood). More readers are added to the registry ``readers``:
+see docs/how-to/add-a-reader.md.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from fmseg.errors import EnvironmentProblem, FmsegError
+from fmseg.errors import EnvironmentProblem, FmsegError, UsageError
 from fmseg.imaging.case import Array, BadFile, Case, Geometry, is_grey
 from fmseg.imaging.readers_2d import ImageReader
 from fmseg.imaging.readers_dicom import DicomReader
@@ -20,6 +21,7 @@ from fmseg.imaging.readers_video import VideoReader
 from fmseg.imaging.readers_volume import VolumeReader
 from fmseg.records.cases import is_bare_dicom
 from fmseg.records.dataset import CaseFiles
+from fmseg.records.endings import add_image_endings
 from fmseg.registry import Registry
 
 T = TypeVar("T")
@@ -45,7 +47,19 @@ class Reader(Protocol):
         """Write (Z, Y, X) integers, atomically. Raises BadFile if the format cannot hold them."""
 
 
-readers: Registry[Reader] = Registry("reader")
+class Readers(Registry[Reader]):
+    """Readers by name. Files of their endings are images from then on."""
+
+    def add(self, name: str, item: Reader) -> Reader:
+        """Enter a reader, an instance. Raises UsageError if the name, or one of its endings, is taken."""
+        for other in self:
+            for ending in set(item.endings) & set(self[other].endings):
+                raise UsageError(f"The reader '{other}' reads {ending} already. Leave that out of '{name}'.")
+        add_image_endings(item.endings)
+        return super().add(name, item)
+
+
+readers = Readers("reader")
 readers.add("image", ImageReader())
 readers.add("volume", VolumeReader())
 readers.add("dicom", DicomReader())

@@ -106,7 +106,7 @@ def repetitions(keys: ImageKeys, where: Path) -> Iterator[Finding]:
         yield finding("note", where, problem, mend, "Copies teach nothing new.")
     num_near = num_alike(keys.looks[np.logical_and(~repeated, keys.looks > 0)], NEAR_BITS)
     if num_near:
-        problem = f"{num_near:,} of {len(repeated):,} images look nearly like another one"
+        problem = f"{num_near:,} of {len(repeated):,} images look{'s' if num_near == 1 else ''} nearly like another one"
         mend = "Those of one patient are thinned in pretraining. If there are many others, look for copies."
         yield finding("note", where, problem, mend, "Images that are nearly alike teach little that is new.")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from fmseg.errors import UsageError
 from fmseg.files import natural_key
 from fmseg.records.cases import is_image_file, odd_entries
-from fmseg.records.dataset import IMAGE_ENDINGS, SPACINGS, CaseFiles, group_channels, strip_ending, visible_files
+from fmseg.records.dataset import SPACINGS, CaseFiles, group_channels, visible_files
+from fmseg.records.endings import image_endings, strip_ending
 from fmseg.records.tables import read_spacings
 
 #: endings that cannot hold label maps: JPEG and video change values, DICOM, which may have no ending, is not written
@@ -60,7 +61,7 @@ def find_inputs(place: Path, target: Callable[[CaseFiles], str] = output_name) -
     images = [path for path in files if is_image_file(path)]
     if not images:
         below = "" if place.is_file() or not any(path.is_dir() for path in place.iterdir()) else " (it has subfolders)"
-        raise UsageError(f"{place}: there is no image in it{below}. Images end in {', '.join(IMAGE_ENDINGS)}.")
+        raise UsageError(f"{place}: there is no image in it{below}. Images end in {', '.join(image_endings())}.")
     groups = [case for ending in sorted({_ending(path) for path in images}) for case in _grouped(images, ending)]
     outputs = Counter(_folded(target(case)) for case in groups)
     cases: list[CaseFiles] = []

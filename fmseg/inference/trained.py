@@ -6,14 +6,14 @@ A dataset's results hold one folder per recipe, ``<recipe>__<plans>``, with one 
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from fmseg.errors import NotReady, UsageError
 from fmseg.inference.members import need_one_plan
 from fmseg.records.run import RunConfig, RunFolder
 from fmseg.records.selection import CleanUp, Selection
-from fmseg.workspace import DATASET_NAME, Workspace, dataset_id
+from fmseg.workspace import Workspace, dataset_id
 
 logger = logging.getLogger(__name__)
 
@@ -82,16 +82,16 @@ def trained_results(workspace: Workspace, dataset: str | None) -> Path:
     """
     if dataset is not None:
         # an imported model has results but no data, so names are looked up among the results too
-        known = {*workspace.dataset_names(), *replace(workspace, raw=workspace.results).dataset_names()}
+        known = {*workspace.dataset_names(), *workspace.trained_names()}
         return workspace.results_of(workspace.dataset_name(dataset, sorted(known)))
-    folders = sorted(workspace.results.glob("Dataset*")) if workspace.results.is_dir() else []
-    trained = [path for path in folders if DATASET_NAME.fullmatch(path.name) and trained_recipes(path)]
+    trained = workspace.trained_names()
     if not trained:
         raise NotReady(f"{workspace.results} holds no trained model yet. Train one with: fmseg train 501")
     if len(trained) > 1:
-        names = ", ".join(path.name for path in trained)
-        raise UsageError(f"Several datasets are trained ({names}). Say whose models are meant, as in -d 501.")
-    return trained[0]
+        raise UsageError(
+            f"Several datasets are trained ({', '.join(trained)}). Say whose models are meant, as in -d 501."
+        )
+    return workspace.results_of(trained[0])
 
 
 def check_chosen(chosen: Chosen, configs: Sequence[RunConfig]) -> None:

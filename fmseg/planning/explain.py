@@ -9,6 +9,7 @@ from fmseg.planning.budget import predict_cost
 from fmseg.planning.finetuning import predicted_fold_seconds
 from fmseg.planning.planner import plans_file
 from fmseg.records.plans import Plans, Reason
+from fmseg.records.recipe import resolve
 from fmseg.records.record import Part
 
 #: parts of the plans that hold planned numbers
@@ -140,7 +141,11 @@ def predictions(plans: Plans) -> list[Row]:
     value = f"{benefit.dice_gain:+.2f} Dice, {benefit.probe_gain:+.2f} macro F1"
     rows.append(Row("predicted.benefit", value, benefit.describe(cost.images_per_s), budget))
     if plans.finetuning is not None:
-        seconds = predicted_fold_seconds(plans.finetuning, plans.pretraining.architecture, hardware)
         because = "training of one fold, validation apart; a rule of thumb"
-        rows.append(Row("predicted.fold_time", duration(seconds), because, "fmseg train --set iterations=..."))
+        for name in plans.recipes:
+            recipe = resolve(name, plans.finetuning, {})
+            if recipe.learned_by == "steps":
+                seconds = predicted_fold_seconds(recipe, plans.pretraining.architecture, hardware)
+                changed_by = "fmseg train --set iterations=..."
+                rows.append(Row(f"predicted.fold_time.{name}", duration(seconds), because, changed_by))
     return rows

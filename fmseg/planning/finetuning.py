@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fmseg.planning.budget import forward_flop, num_patches
 from fmseg.planning.classification import class_weights_of, head_dropout_of, label_smoothing_of, mixing_of
 from fmseg.planning.reasons import Decision, Reasons, between, between_powers
-from fmseg.planning.unet import plan_unet
+from fmseg.planning.unet import plan_unet, unet_gflop
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import Foundation
 from fmseg.records.labels import ClassScheme, OutputScheme
@@ -192,6 +192,13 @@ def finetuning_gflop(architecture: Architecture, size: tuple[int, int], width: i
     return 3 * (forward_flop(architecture, size) + decoder) / 1e9
 
 
+def step_gflop(recipe: Recipe, architecture: Architecture) -> float:
+    """Return the operations of a training step per image, in units of 10^9; a forward pass is a third of them."""
+    if recipe.network == "unet" and recipe.unet is not None:
+        return 3 * unet_gflop(recipe.unet, recipe.input_size)
+    return finetuning_gflop(architecture, recipe.input_size, recipe.decoder_channels)
+
+
 def finetuning_images_per_s(hardware: Hardware, gflop: float) -> float:
     """Return how many images all devices together train on in a second."""
     return hardware.gflops * hardware.num_devices * STEP_SHARE[hardware.device] / gflop
@@ -252,7 +259,7 @@ def _validation_cases(hardware: Hardware, is_segmentation: bool) -> int:
 
 def predicted_fold_seconds(recipe: Recipe, architecture: Architecture, hardware: Hardware) -> float:
     """Return the time of one fold's training, by rule of thumb."""
-    gflop = finetuning_gflop(architecture, recipe.input_size, recipe.decoder_channels)
+    gflop = step_gflop(recipe, architecture)
     return recipe.iterations * recipe.batch_size / finetuning_images_per_s(hardware, gflop)
 
 

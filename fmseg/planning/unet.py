@@ -93,6 +93,19 @@ def supervision_of(num_resolutions: int) -> tuple[float, ...]:
     return tuple(round(weight / sum(weights), 4) for weight in weights)
 
 
+def unet_gflop(shape: UNetShape, size: Pair) -> float:
+    """Return the operations of a forward pass per image of ``size`` (height, width), in units of 10^9."""
+    (height, width), inputs, products = size, 1, 0
+    deeper = [*shape.features[1:], 0]  # the bottleneck has no stage below it, and no way up
+    for features, below, kernel, stride in zip(shape.features, deeper, shape.kernels, shape.strides, strict=True):
+        height, width = math.ceil(height / stride[0]), math.ceil(width / stride[1])
+        down = (inputs + features) * features
+        up = 3 * features**2 if below else 0
+        products += height * width * (math.prod(kernel) * (down + up) + below * features)
+        inputs = features
+    return 2 * products / 1e9
+
+
 def _optimisation(iterations: int, learning_rate: float) -> tuple[Optimisation, str]:
     if iterations >= SGD_ITERATIONS:
         return Optimisation(

@@ -14,17 +14,12 @@ from typing import TypeVar, overload
 import numpy as np
 
 from fmseg.files import natural_key
+from fmseg.records.endings import image_endings, strip_ending
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# fmt: off
-IMAGE_ENDINGS = (
-    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff",
-    ".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".dcm", ".dicom", ".npy", ".mp4", ".avi",
-)
-# fmt: on
 #: names without an ending that DICOM files go by: IM000001, 1.2.840.113619.2.1, US.1.2.840.113619.2.1
 BARE_NAME = re.compile(r"[^.]+|(?:[A-Za-z]{2,3}\.)?\d+(?:\.\d+)+")
 #: a directory of other files, itself without pixels
@@ -191,7 +186,7 @@ def _list_folder(root: Path, place: str) -> tuple[list[str], list[str]]:
                 if entry.is_dir():
                     if not entry.is_symlink():
                         folders.append(path)
-                elif entry.name.lower().endswith(IMAGE_ENDINGS) or is_bare_dicom(Path(entry.path)):
+                elif entry.name.lower().endswith(image_endings()) or is_bare_dicom(Path(entry.path)):
                     images.append(path)
     except OSError as error:
         logger.warning("%s is left out: it cannot be listed (%s)", root / place, error.strerror)
@@ -200,7 +195,7 @@ def _list_folder(root: Path, place: str) -> tuple[list[str], list[str]]:
 
 def is_image_file(path: Path) -> bool:
     """Return whether a file is an image by its ending, or DICOM without one."""
-    return path.name.lower().endswith(IMAGE_ENDINGS) or is_bare_dicom(path)
+    return path.name.lower().endswith(image_endings()) or is_bare_dicom(path)
 
 
 def is_bare_dicom(path: Path) -> bool:
@@ -251,7 +246,7 @@ def odd_entries(folder: Path) -> Iterator[tuple[str, str]]:
             continue
         if not is_text(entry.name):
             yield os.fsencode(entry.name).decode(errors="backslashreplace"), "its name is not valid UTF-8"
-        elif entry.name.lower().endswith(IMAGE_ENDINGS):
+        elif entry.name.lower().endswith(image_endings()):
             problem = _no_file(Path(entry.path))
             if problem:
                 yield entry.name, problem
@@ -284,12 +279,3 @@ def group_channels(paths: list[Path], ending: str) -> dict[str, tuple[Path, ...]
         name, channel = (match[1], int(match[2])) if match else (stem, 0)
         cases.setdefault(name, {})[channel] = path
     return {name: tuple(files[key] for key in sorted(files)) for name, files in cases.items()}
-
-
-def strip_ending(name: str) -> str:
-    """Return a file name without its image ending."""
-    lower = name.lower()
-    for ending in IMAGE_ENDINGS:
-        if lower.endswith(ending):
-            return name[: -len(ending)]
-    return name

@@ -13,26 +13,23 @@ from typing import Any
 from fmseg.errors import BadData
 from fmseg.files import natural_key
 from fmseg.records.cases import (
-    IMAGE_ENDINGS,
     CaseFiles,
     group_channels,
     is_junk,
-    strip_ending,
     visible_files,
     walk_images,
 )
 from fmseg.records.declaration import Declaration, Task, label_scheme, load_declaration
+from fmseg.records.endings import image_endings, strip_ending
 from fmseg.records.labels import ClassScheme, LabelScheme
 from fmseg.records.sources import list_cases, listed_patients, modality_name
 from fmseg.records.tables import read_classes, read_spacings, read_table, scheme_of_classes
 
 __all__ = [
-    "IMAGE_ENDINGS",
     "CaseFiles",
     "Dataset",
     "group_channels",
     "is_junk",
-    "strip_ending",
     "visible_files",
     "walk_images",
 ]
@@ -128,7 +125,7 @@ class Dataset:
         folder = self.folder / part
         if not folder.is_dir():
             return {}
-        found = [path for path in visible_files(folder) if path.name.lower().endswith(IMAGE_ENDINGS)]
+        found = [path for path in visible_files(folder) if path.name.lower().endswith(image_endings())]
         others = {strip_ending(path.name): path for path in found}
         if not self.file_ending:
             return others

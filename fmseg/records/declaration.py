@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fmseg.errors import BadRecord
 from fmseg.files import read_json
-from fmseg.records.cases import IMAGE_ENDINGS
+from fmseg.records.endings import image_endings
 from fmseg.records.labels import LabelScheme
 from fmseg.records.record import explain_validation
 
@@ -162,10 +162,9 @@ def _of_ending(ending: str | None) -> list[Problem]:
         return [("the key 'file_ending' is missing", 'Write the ending of the images, for example ".png".')]
     if ending and not ending.startswith("."):
         return [(f"'file_ending' is '{ending}' and must begin with a dot", f"Write '.{ending}'.")]
-    if ending and not ending.lower().endswith(IMAGE_ENDINGS):
-        return [
-            (f"no reader knows the 'file_ending' {ending}", f"Convert the images to one of {', '.join(IMAGE_ENDINGS)}.")
-        ]
+    if ending and not ending.lower().endswith(image_endings()):
+        mend = f"Convert the images to one of {', '.join(image_endings())}."
+        return [(f"no reader knows the 'file_ending' {ending}", mend)]
     return []
 
 

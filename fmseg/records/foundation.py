@@ -153,7 +153,7 @@ class Foundation(Record):
         """One line that says what this is."""
         return (
             f"{self.name} ({self.modality}, {self.architecture.name}/{self.architecture.patch_size}, "
-            f"{self.num_images} images, {self.total_samples} samples seen)"
+            f"{self.num_images:,} images, {self.total_samples:,} samples seen)"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fmseg.errors import NotReady
+from fmseg.errors import NotReady, UsageError
 from fmseg.records.record import Part
 from fmseg.records.settings import apply_settings
 from fmseg.registry import Registry
@@ -51,9 +51,12 @@ class UNetShape(Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        stages = {len(self.features), len(self.kernels), len(self.strides)}
-        if len(stages) != 1 or not 0 < len(self.supervision) < len(self.strides):
-            raise ValueError("a U-Net has features, kernels and strides of each stage, and supervision of fewer")
+        stages = [len(self.features), len(self.kernels), len(self.strides)]
+        if len(set(stages)) != 1 or not 0 < len(self.supervision) < len(self.strides):
+            raise ValueError(
+                "features, kernels and strides need an entry for each stage of the U-Net, and have {}, {} and {}; "
+                "supervision needs fewer, and has {}".format(*stages, len(self.supervision))
+            )
         return self
 
 
@@ -215,12 +218,21 @@ recipes.add("resnet50", lambda planned: whole_network(planned, "resnet50"))
 recipes.add("efficientnetv2", lambda planned: whole_network(planned, "efficientnetv2"))
 
 
+#: numbers of a ViT and the decoder on it
+OF_BACKBONE = {"decoder", "freeze_backbone", "layer_decay", "drop_path"}
+
+
 def resolve(name: str, planned: Recipe, settings: dict[str, str]) -> Recipe:
     """Return the recipe ``name`` from the planned numbers, with ``--set`` settings applied.
 
-    Raises UnknownName for a recipe, UsageError for a setting that does not exist or does not fit.
+    Raises UnknownName for a recipe, UsageError for a setting that does not exist, does not fit or would do nothing.
     """
     recipe = recipes[name](planned).evolve(name=name, unet_optimisation=None)
     if recipe.network != "unet":
         recipe = recipe.evolve(unet=None)
+    absent = set() if recipe.network == "vit" else set(OF_BACKBONE)
+    if not recipe.decoder_channels:
+        absent.add("decoder_channels")
+    for key in sorted(absent.intersection(settings)):
+        raise UsageError(f"--set {key}={settings[key]} would change nothing: the recipe {name} has no such part.")
     return apply_settings(recipe, settings)

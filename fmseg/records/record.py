@@ -86,6 +86,8 @@ def explain_validation(error: ValidationError, cls: type[BaseModel]) -> str:
             sentences.append(unknown("key", key, cls.model_fields))
         elif finding["type"] == "missing":
             sentences.append(f"the key '{key}' is missing.")
+        elif finding["type"] == "value_error" and not key:  # of values that do not fit together
+            sentences.append(f"{finding['msg'].removeprefix('Value error, ')}.")
         else:
             sentences.append(f"'{key}' is {str(finding['input'])[:80]!r}: {finding['msg'].lower()}.")
     return " ".join(sentences)

@@ -36,9 +36,12 @@ class Provenance(Part):
     command: str
     #: whether only algorithms were used that give the same bytes again; None where nobody has noted it
     deterministic: bool | None = None
+    #: what computed it: cpu, cuda or mps, and how many; empty and 0 where nobody has noted it
+    device: str = ""
+    num_devices: int = 0
 
     @classmethod
-    def here(cls, *, deterministic: bool | None = None) -> Self:
+    def here(cls, *, deterministic: bool | None = None, device: str = "", num_devices: int = 0) -> Self:
         """Return the provenance of this process."""
         return cls(
             fmseg=__version__,
@@ -46,6 +49,8 @@ class Provenance(Part):
             packages={name: _version(name) for name in PACKAGES},
             command=" ".join(["fmseg", *map(_without_place, sys.argv[1:])]),
             deterministic=deterministic,
+            device=device,
+            num_devices=num_devices,
         )
 
 
@@ -121,10 +126,13 @@ class PretrainConfig(RunRecord):
     watch: Watch = Watch()
     #: None for random weights
     parent: Parent | None = None
+    #: seconds that it was planned for; None where its steps were typed, or by a release that did not note it
+    budget_s: float | None = None
 
     def determining(self) -> str:
-        """Return the digest of all that determines the result; whether layers are compiled is not among it."""
-        return super(PretrainConfig, self.evolve(recipe=self.recipe.evolve(compile=False))).determining()
+        """Return the digest of all that determines the result: neither whether layers are compiled, nor the budget."""
+        plain = self.evolve(recipe=self.recipe.evolve(compile=False), budget_s=None)
+        return super(PretrainConfig, plain).determining()
 
 
 class RunConfig(RunRecord):
@@ -250,9 +258,10 @@ def _differences(one: RunRecord, other: RunRecord) -> str:
         first, second = getattr(one, name), getattr(other, name)
         if first == second:
             continue
-        if isinstance(first, Part):
-            first, second = first.model_dump(), second.model_dump()
-            found += [f"{name}.{key}" for key in first if first[key] != second[key]]
+        if isinstance(first, Part) and type(first) is type(second):
+            # not of a dump, which leaves some defaults out
+            found += [f"{name}.{key}" for key in type(first).model_fields
+                      if getattr(first, key) != getattr(second, key)]  # fmt: skip
         else:
             found.append(name)
     return ", ".join(found[:5]) + (" ..." if len(found) > 5 else "")

@@ -1,7 +1,7 @@
 """Where unlabelled images are listed: a folder, a text file with one path a line, or a table.
 
-A table (.csv, .tsv or .parquet) has the column ``path`` and may have ``patient`` and ``modality``. Paths that are
-not absolute start at the file that lists them.
+A table (.csv, .tsv or .parquet) has the column ``path`` and may have ``patient`` and ``modality``, or what else people
+call them. Paths that are not absolute start at the file that lists them.
 """
 
 import csv
@@ -14,6 +14,12 @@ from fmseg.errors import BadData, EnvironmentProblem
 from fmseg.records.cases import CaseTable, UnlabelledCases, case_name, list_images
 
 TABLES = (".csv", ".tsv", ".parquet")
+#: what is meant -> what people call the column; the first name that is there counts
+COLUMNS = {
+    "path": ("path", "image", "image_path", "file", "filename", "file_name"),
+    "patient": ("patient", "patient_id", "subject", "subject_id"),
+    "modality": ("modality",),
+}
 #: what people call a modality -> the one name that foundation checkpoints are filed under
 MODALITIES = {"us": "ultrasound", "b-mode": "ultrasound", "bmode": "ultrasound", "mr": "mri", "x-ray": "xray"}
 
@@ -78,7 +84,7 @@ def is_table(place: Path) -> bool:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a table. Raises BadData if it has no column ``path`` or a row has none."""
+    """Yield the rows of a table. Raises BadData if it has no column of paths or a row has none."""
     rows = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     for number, (place, patient, modality) in enumerate(rows, start=2):
         if not place:
@@ -125,11 +131,11 @@ def _parquet(path: Path) -> Iterator[tuple[str, str, str]]:
 def _columns(path: Path, names: list[str]) -> tuple[int, int, int]:
     """Return the places of path, patient and modality; -1 for one that is not there."""
     lower = [name.strip().lower() for name in names]
-    if "path" not in lower:
-        raise BadData(f"{path}: the column 'path' is missing; it has {names}.")
     path_at, patient_at, modality_at = (
-        lower.index(name) if name in lower else -1 for name in ("path", "patient", "modality")
+        next((lower.index(name) for name in known if name in lower), -1) for known in COLUMNS.values()
     )
+    if path_at < 0:
+        raise BadData(f"{path}: the column 'path' is missing; it has {names}.")
     return path_at, patient_at, modality_at
 
 

@@ -18,8 +18,11 @@ LEFT, TOP, RIGHT, BOTTOM = 44.0, 14.0, 14.0, 40.0
 ROW = 30.0
 #: points of a line at most: more than a screen has pixels for
 MOST_POINTS = 300
-#: of the average width of a letter, in units
-LETTER = 7.2
+#: how wide characters are at most, in units, in the widest of the fonts that the page may get (DejaVu Sans); those
+#: that no line names are as wide as a capital, and what is not ASCII as a Chinese character
+CHARACTERS = {"'|!ijlIJ ,.:;/\\": 4.9, '-()[]ftr"': 5.6, "cksvxyz?_*`LF": 7.2, "abdeghnopqu0123456789$PSTYE": 7.7,
+              "mwMW@%#+<=>~^": 12.0}  # fmt: skip
+CAPITAL, OTHER = 9.5, 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ def lines(curves: Sequence[Line], *, alt: str, x_unit: str = "step") -> str:
     """Return curves over steps, each named at its end."""
     shown = [_thinned(curve) for curve in curves if len(curve.x)]
     names = [curve for curve in shown if curve.name]
-    room = min(max((len(curve.name) * LETTER for curve in names), default=0.0) + 10, 150)
+    room = min(max((text_width(curve.name) for curve in names), default=0.0) + 14, 150)
     values = np.concatenate([curve.y for curve in shown])
     low, high = _range(float(values.min()), float(values.max()))
     steps = np.concatenate([curve.x for curve in shown])
@@ -171,6 +174,12 @@ def reliability(confidence: Sequence[float], accuracy: Sequence[float], counts: 
         radius = 3 + 9 * math.sqrt(count / most)
         parts.append(f'<circle class="bubble" cx="{x(sure):.1f}" cy="{y(right):.1f}" r="{radius:.1f}"/>')
     return _svg(size, alt, parts)
+
+
+def text_width(text: str) -> float:
+    """Return how wide a text is at most, in units."""
+    narrow = {character: width for characters, width in CHARACTERS.items() for character in characters}
+    return sum(narrow.get(character, CAPITAL if character.isascii() else OTHER) for character in text)
 
 
 def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
@@ -236,12 +245,14 @@ def _foot_axis(x: Scale, height: float, unit: str, *, top: float | None = None, 
 
 
 def _name_room(names: Sequence[str]) -> float:
-    return min(max(len(name) for name in names) * LETTER + 14, WIDTH * 0.42)
+    return min(max(map(text_width, names)) + 12, WIDTH * 0.42)
 
 
 def _name(name: str, room: float, middle: float) -> str:
-    most = int((room - 10) / LETTER)
-    short = name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) - most // 2 + 1 :]}"
+    start, end = name, ""
+    while text_width(short := f"{start}…{end}" if end else start) > room - 10:  # something in its middle is left out
+        kept = (len(start) + len(end) - 1) // 2
+        start, end = name[: len(start) + len(end) - 1 - kept], name[len(name) - kept :]
     return _text(room - 8, middle + 4, short, "name right")
 
 

@@ -6,6 +6,7 @@ from fmseg.console import duration
 from fmseg.records.foundation import WEIGHTS, Foundation, ProbeScore
 from fmseg.records.plans import Pretraining
 from fmseg.reporting.foreign_card import foreign_card
+from fmseg.reporting.run_words import Spent, provenance_rows, spent_rows
 
 CAPTIONS = {
     "progress": "How it went: losses, scores of the labelled datasets, how much of its room the teacher uses.",
@@ -28,10 +29,11 @@ def model_card(card: Foundation, pictures: Sequence[str]) -> str:
         _origin(card),
         _worth(card),
         _troubles(card),
-        _recipe(card.recipe, card.provenance.deterministic) if card.recipe else "",
+        _recipe(card.recipe) if card.recipe else "",
         "\n\n".join(["## Pictures", *(f"![{CAPTIONS[name]}]({name}.png)\n\n{CAPTIONS[name]}" for name in pictures)])
         if pictures
         else "",
+        _record(card),
         _use(card),
         _rights(card),
     ]
@@ -113,7 +115,7 @@ def _additions(recipe: Pretraining) -> str:
     return "".join(f"; {task} (weight {weight:g})" for task, weight in tasks.items() if weight > 0)
 
 
-def _recipe(recipe: Pretraining, deterministic: bool | None) -> str:
+def _recipe(recipe: Pretraining) -> str:
     views = recipe.views
     rows = {
         "method": f"DINOv2: DINO, iBOT and KoLeo losses{_additions(recipe)}",
@@ -129,10 +131,18 @@ def _recipe(recipe: Pretraining, deterministic: bool | None) -> str:
         "precision, seed": f"{recipe.precision}, {recipe.seed}",
         "mean, std of the images in [0, 1]": f"{_numbers(recipe.mean)}; {_numbers(recipe.std)}",
     }
-    if deterministic is not None:
-        rows["algorithms"] = "deterministic" if deterministic else "fast: the same run again may differ in rounding"
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"## Recipe\n\n| | |\n|---|---|\n{lines}\n\n`run.json` has every number with its reason."
+
+
+def _record(card: Foundation) -> str:
+    made = card.provenance
+    rows = [
+        *provenance_rows(made),
+        *spent_rows("training", [Spent(card.seconds, made.device, made.num_devices)]),
+        (f"SHA-256 of `{WEIGHTS}`", f"`{card.weights_sha256}`"),
+    ]
+    return "\n".join(["## Run record", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -146,8 +156,7 @@ def _use(card: Foundation) -> str:
         "The first trains a segmentation from it, the second goes on with further images. In Python:\n\n"
         "```python\nfrom pathlib import Path\n\nfrom fmseg.networks.weights import load_backbone\n\n"
         'vit, card = load_backbone(Path("this/folder"))\n'
-        "tokens = vit((image - card.mean[0]) / card.std[0])  # image: (B, C, H, W) in [0, 1]\n```\n\n"
-        f"`{WEIGHTS}`: SHA-256 `{card.weights_sha256}`."
+        "tokens = vit((image - card.mean[0]) / card.std[0])  # image: (B, C, H, W) in [0, 1]\n```"
     )
 
 

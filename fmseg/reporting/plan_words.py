@@ -1,14 +1,10 @@
-"""The plan, and what a machine took, in sentences."""
+"""The plan in sentences."""
 
 from collections.abc import Iterable
 
-from fmseg.console import duration
 from fmseg.records.labels import ClassScheme
 from fmseg.records.plans import Architecture, Hardware, Plans, Preprocessing, Pretraining
 from fmseg.records.recipe import Recipe
-
-#: of a whole busy machine with one such device, found by rule of thumb: nobody measured it
-WATTS = {"cpu": 100.0, "cuda": 500.0, "mps": 60.0}
 
 INTENSITIES = {
     "eight_bit": "Their grey values are taken as they are, from 0 to 255",
@@ -34,20 +30,9 @@ def network_words(vit: Architecture) -> str:
 def hardware_words(hardware: Hardware) -> str:
     """Return what a machine is."""
     if hardware.device == "cpu":
-        return f"{hardware.num_cores} processor cores with {hardware.memory_gb:.0f} GB of memory"
+        cores = "1 processor core" if hardware.num_cores == 1 else f"{hardware.num_cores} processor cores"
+        return f"{cores} with {hardware.memory_gb:.0f} GB of memory"
     return f"{hardware.num_devices} x {hardware.device} with {hardware.memory_gb:.0f} GB of memory each"
-
-
-def energy_words(seconds: float, hardware: Hardware) -> str:
-    """Return what a time of computing took of energy, as an estimate that says what it assumes."""
-    watts = WATTS[hardware.device] * hardware.num_devices
-    return f"about {watts * seconds / 3.6e6:.2g} kWh, if the machine drew {watts:.0f} W"
-
-
-def without_paths(command: str) -> str:
-    """Return a command line with absolute paths cut to their last part: where things lie on a machine is its own."""
-    return " ".join(f"…/{word.rstrip('/').rpartition('/')[2]}" if word.startswith("/") else word
-                    for word in command.split())  # fmt: skip
 
 
 def _prepared(preprocessing: Preprocessing) -> str:
@@ -96,8 +81,3 @@ def _finetuned(plans: Plans, recipe: Recipe) -> str:
 
 def _list(parts: Iterable[str]) -> str:
     return ", ".join(parts)
-
-
-def time_words(seconds: float) -> str:
-    """Return a time, or that nobody has noted it."""
-    return duration(seconds) if seconds else "not noted"

@@ -6,13 +6,15 @@ from pathlib import Path
 from fmseg.console import duration
 from fmseg.errors import UnknownName
 from fmseg.files import read_json
+from fmseg.records.bundle import MANIFEST
 from fmseg.records.foundation import CARD, Foundation, find_foundations
 from fmseg.records.recipe import recipes
+from fmseg.records.selection import Selection
 from fmseg.registry import unknown
 from fmseg.workspace import Workspace, dataset_id
 
 #: states of a dataset
-CHOSEN = "models chosen"
+CHOSEN, IMPORTED, ONLY_MODELS = "models chosen", "models imported", "models, without their data"
 UNPREPARED = ("raw", "being measured", "measured", "planned", "being prepared")
 
 Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
@@ -20,6 +22,7 @@ Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 KINDS = (
     *(
         "datasets",
+        "models",
         "foundations",
         "recipes",
         "networks",
@@ -37,7 +40,10 @@ def listing(workspace: Workspace, what: str) -> Table:
     """Return title, columns and rows of one kind of thing. Raises UnknownName for an unknown kind."""
     if what == "datasets":
         datasets = ("dataset", "modality", "images", "state", "next")
-        return "Datasets", datasets, [_dataset(workspace, name) for name in workspace.dataset_names()]
+        return "Datasets", datasets, [_dataset(workspace, name) for name in _names(workspace)]
+    if what == "models":
+        models = ("dataset", "from", "task", "networks", "measure", "score", "interval")
+        return "Models", models, [_models(workspace, name) for name in workspace.trained_names()]
     if what == "foundations":
         columns = ("name", "modality", "network", "images", "samples seen", "took", "when", "probes", "weights")
         cards = [card for _, card in find_foundations(workspace.foundations())]
@@ -86,6 +92,10 @@ def _next(workspace: Workspace, names: list[str], has_checkpoint: bool) -> tuple
     for name, (state, command) in states.items():
         if state in UNPREPARED:
             return command, f"{name} is {state}."
+    without_data = [name for name in names if states[name][0] in (IMPORTED, ONLY_MODELS)]
+    if len(without_data) == len(names):
+        which = f" -d {dataset_id(names[0])}" if len(names) > 1 else ""
+        return f"fmseg predict -i in -o out{which}", f"{names[0]} can predict; there are no data here."
     labelled = [name for name in names if _has_labels(workspace.prepared(name))]
     if not has_checkpoint:
         return "fmseg pretrain", "All is prepared, and nothing is learned from the images themselves yet."
@@ -104,6 +114,25 @@ def _next(workspace: Workspace, names: list[str], has_checkpoint: bool) -> tuple
     return f"fmseg report {number}", "All is trained: read what came out."
 
 
+def _names(workspace: Workspace) -> list[str]:
+    """Return the names of datasets, those of which there are only models among them."""
+    return sorted({*workspace.dataset_names(), *workspace.trained_names()}, key=lambda name: (dataset_id(name), name))
+
+
+def _models(workspace: Workspace, name: str) -> tuple[object, ...]:
+    """Return the models of a dataset: where they are from, what predicts, and how good it is out of fold."""
+    results = workspace.results_of(name)
+    runs = sorted(path.parent for path in results.glob("*__*/fold_*/finished.json"))
+    task = read_json(runs[0] / "run.json")["plans"]["task"]
+    source = "imported" if (results / MANIFEST).exists() else "trained here"
+    if not (results / "selection.json").exists():
+        return name, source, task, f"{len(runs)}, none chosen", None, None, None
+    chosen = Selection.load(results / "selection.json")
+    networks = " + ".join(f"{len(each.folds)} {each.runs.partition('__')[0]}" for each in chosen.members)
+    score = chosen.score
+    return name, source, task, networks, chosen.measure, round(score.mean, 4), f"{score.low:.3f} to {score.high:.3f}"
+
+
 def _foundation(card: Foundation) -> tuple[object, ...]:
     """Return a checkpoint's row; a dash for what older ones have not noted."""
     probes = ", ".join(
@@ -120,12 +149,17 @@ def _dataset(workspace: Workspace, name: str) -> tuple[object, ...]:
     """Return a dataset, what was measured of it, how far it is, and the next command."""
     path = workspace.prepared(name) / "dataset_fingerprint.json"
     measured = read_json(path) if path.exists() else {}
-    return name, measured.get("modality"), measured.get("num_images"), *_state(workspace, name)
+    manifest = workspace.results_of(name) / MANIFEST
+    modality = measured.get("modality") or (read_json(manifest)["modality"] if manifest.exists() else None)
+    return name, modality, measured.get("num_images"), *_state(workspace, name)
 
 
 def _state(workspace: Workspace, name: str) -> tuple[str, str]:
     number = name.split("_")[0].removeprefix("Dataset")
     prepared, results = workspace.prepared(name), workspace.results_of(name)
+    if name not in workspace.dataset_names():
+        state = IMPORTED if (results / MANIFEST).exists() else ONLY_MODELS
+        return state, f"fmseg predict -i in -o out -d {number}"
     if (results / "selection.json").exists():
         return CHOSEN, "fmseg predict -i in -o out"
     if any(results.glob("*/fold_*/finished.json")):

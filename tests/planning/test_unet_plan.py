@@ -1,11 +1,12 @@
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from fmseg.errors import BadRecord
+from fmseg.errors import BadRecord, UsageError
 from fmseg.networks.unet import UNet
 from fmseg.planning.overview import ONE_GPU, TWO_CORES
-from fmseg.planning.unet import stages_of, supervision_of
-from fmseg.records.recipe import resolve
+from fmseg.planning.unet import stages_of, supervision_of, unet_gflop
+from fmseg.records.recipe import UNetShape, resolve
 
 
 def pools(size, spacing=(1.0, 1.0)):
@@ -34,6 +35,21 @@ def test_a_coarse_axis_waits_for_the_fine_one():
 
 def test_tiny_images_get_the_stages_that_the_network_needs():
     assert stages_of((6, 9), (1.0, 1.0))[1] == ((1, 1), (2, 2), (2, 2))
+
+
+def test_operations_are_those_that_torch_counts():
+    kernels, strides = stages_of((64, 96), (1.0, 1.0))
+    shape = UNetShape(
+        features=(8, 16, 32, 32, 32)[: len(strides)],
+        kernels=kernels,
+        strides=strides,
+        supervision=supervision_of(len(strides) - 1),
+    )
+    network = UNet(shape, channels=1, num_outputs=2).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 1, 64, 96))
+    # the rule leaves out the layers that make logits
+    assert unet_gflop(shape, (64, 96)) == pytest.approx(counter.get_total_flops() / 1e9, rel=0.1)
 
 
 def test_supervision_halves_and_adds_up_to_one():
@@ -67,3 +83,13 @@ def test_only_the_unet_keeps_its_shape(make_plans):
     assert recipe.unet.features[0] == 8 and recipe.unet_optimisation is None
     with pytest.raises(BadRecord, match="of each stage"):
         resolve("unet", planned, {"unet.features": "[8, 16]"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("decoder_channels", "32"), ("freeze_backbone", "true"), ("layer_decay", "0.9")]
+)
+def test_settings_of_parts_that_a_network_lacks_are_refused(make_plans, key, value):
+    planned = make_plans().finetuning
+    assert resolve("upernet", planned, {key: value}) != resolve("upernet", planned, {})
+    with pytest.raises(UsageError, match=f"--set {key}={value} would change nothing: the recipe unet"):
+        resolve("unet", planned, {key: value})

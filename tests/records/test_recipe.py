@@ -1,7 +1,7 @@
 import pytest
 
 from fmseg.errors import BadRecord, UnknownName, UsageError
-from fmseg.records.recipe import Augmentation, Recipe, changed, recipes, resolve
+from fmseg.records.recipe import Augmentation, Recipe, UNetShape, changed, recipes, resolve
 
 PLANNED = Recipe(
     name="planned",
@@ -89,3 +89,9 @@ def test_numbers_of_classification_leave_files_and_digests_of_segmentation_as_th
     assert Recipe.parse(several.model_dump(mode="json"), "test") == several
     assert several.digest() != PLANNED.digest()
     assert several.evolve(mixup=0.0, class_weights=()).digest() == PLANNED.digest()
+
+
+def test_a_u_net_whose_numbers_do_not_fit_together_is_answered_with_them():
+    shape = UNetShape(features=(8, 16), kernels=((3, 3), (3, 3)), strides=((1, 1), (2, 2)), supervision=(1.0,))
+    with pytest.raises(BadRecord, match=r"^UNetShape: features, kernels .* have 3, 2 and 2; supervision .* has 1\.$"):
+        shape.evolve(features=(8, 16, 32))

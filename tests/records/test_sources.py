@@ -99,7 +99,7 @@ def test_a_parquet_table_says_what_the_same_csv_says(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,patient\na.png,1\n", "the column 'path' is missing"),
+        ("picture,patient\na.png,1\n", "the column 'path' is missing"),
         ("path,patient\n,1\n", "line 2: there is no path"),
         ("path,modality\na.png,us\nb.png,\n", "some rows have no modality"),
     ],

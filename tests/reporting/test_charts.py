@@ -1,10 +1,13 @@
 import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import ImageFont
 
 from fmseg.reporting import charts
 from fmseg.reporting.charts import Line, Span
@@ -55,3 +58,19 @@ def test_ticks_are_round_evenly_spaced_and_inside(low, length, count):
     assert len(found) <= count + 2
     assert all(low - 1e-6 * length <= each <= low + length * (1 + 1e-6) for each in found)
     assert np.allclose(np.diff(found, 2), 0, atol=1e-6 * max(abs(low), length))
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=60))
+def test_names_have_room_in_the_widest_font_of_a_page(name):
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 120)
+    assert font.getlength(name) / 10 <= charts.text_width(name)
+    text = ElementTree.fromstring(charts.bars([name, "b"], [1, 2], alt="")).find("text")
+    assert float(text.get("x")) - font.getlength(text.text) / 10 >= 0
+    short, _, _ = text.text.partition("…")
+    assert name.startswith(short) and name.endswith(text.text.rpartition("…")[2])
+    assert text.text == name or charts.text_width(name) > 170
+
+
+@pytest.mark.parametrize("name", ["head", "abdomen", "mammary gland", "WWWWW", "left ventricle"])
+def test_names_of_some_length_are_shown_whole(name):
+    assert f">{name}<" in charts.bars([name], [1.0], alt="")

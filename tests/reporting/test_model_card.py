@@ -53,8 +53,25 @@ def test_the_card_says_what_it_is_what_it_is_worth_and_what_is_wrong():
     assert "attention.png" not in text
 
 
+def test_the_card_has_a_run_record_with_time_and_energy():
+    made = Provenance(fmseg="0.1.0", commit="ef" * 20, packages={"torch": "2.10.0"}, command="fmseg pretrain",
+                      deterministic=True, device="cpu", num_devices=1)  # fmt: skip
+    text = model_card(CARD.evolve(provenance=made, seconds=7200.0), [])
+    record = text.partition("## Run record")[2].partition("## How to use it")[0]
+    for row in (
+        "| fmseg | 0.1.0, commit efefefefefef |",
+        "| packages | torch 2.10.0 |",
+        "| algorithms | deterministic |",
+        "| training | 2 h 0 min |",
+        "| energy, estimated | about 0.2 kWh, if the machine drew 100 W |",
+        f"`{'ab' * 32}` |",
+    ):
+        assert row in record, row
+
+
 def test_what_is_not_known_is_not_said():
     text = model_card(CARD, [])
+    assert "energy" not in text
     assert "nobody has looked" in text
     assert "None was found" in text
     assert "goes on from" not in text

@@ -1,6 +1,7 @@
 """Finished jobs on disk, made without training: discs in noise that are found nearly always."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +26,25 @@ from fmseg.workspace import Workspace
 
 SEGMENTED, CLASSIFIED = "Dataset501_Discs", "Dataset502_Bright"
 NAMES = [f"p{i}" for i in range(12)]
-FOLDS = [Fold(train=tuple(NAMES[6:]), val=tuple(NAMES[:6])), Fold(train=tuple(NAMES[:6]), val=tuple(NAMES[6:]))]
 
 
-def write_finished(root: Path, *, chosen: bool = True) -> Workspace:
-    """Write a finished segmentation and a finished classification into a workspace."""
+def halves(names: Sequence[str]) -> list[Fold]:
+    """Return two folds, each validated on one half of the cases."""
+    first, second = tuple(names[: len(names) // 2]), tuple(names[len(names) // 2 :])
+    return [Fold(train=second, val=first), Fold(train=first, val=second)]
+
+
+FOLDS = halves(NAMES)
+
+
+def write_finished(
+    root: Path, *, chosen: bool = True, names: Sequence[str] = NAMES, size: tuple[int, int] = (40, 52)
+) -> Workspace:
+    """Write a finished segmentation and a finished classification of the same cases into a workspace."""
     workspace = Workspace.find(root)
     for name in (SEGMENTED, CLASSIFIED):
-        _write_data(workspace, name)
-        for number, fold in enumerate(FOLDS):
+        _write_data(workspace, name, names, size)
+        for number, fold in enumerate(halves(names)):
             folder = workspace.results_of(name) / "linear__fmsegPlans" / f"fold_{number}"
             write = _write_label_maps if name == SEGMENTED else _write_classes
             write(workspace, folder, number, fold)
@@ -43,17 +54,17 @@ def write_finished(root: Path, *, chosen: bool = True) -> Workspace:
     return workspace
 
 
-def _write_data(workspace: Workspace, name: str) -> None:
+def _write_data(workspace: Workspace, name: str, names: Sequence[str], size: tuple[int, int]) -> None:
     raw = workspace.raw_dataset(name)
-    tiny_run.write_dataset(raw, NAMES)
+    tiny_run.write_dataset(raw, list(names), size=size)
     if name == CLASSIFIED:
         declared = json.loads((raw / "dataset.json").read_text()) | {"task": "classification", "labels": {}}
         (raw / "dataset.json").write_text(json.dumps(declared))
-        rows = [f"{case},{'bright' if index % 2 else 'dark'}" for index, case in enumerate(NAMES)]
+        rows = [f"{case},{'bright' if index % 2 else 'dark'}" for index, case in enumerate(names)]
         (raw / "labelsTr.csv").write_text("\n".join(["case,label", *rows]) + "\n")
     fingerprint(workspace, name, num_processes=0)
     doctor(workspace, name)
-    splits = [fold.model_dump(mode="json") for fold in FOLDS]
+    splits = [fold.model_dump(mode="json") for fold in halves(names)]
     (workspace.prepared(name) / "splits_final.json").write_text(json.dumps(splits))
     config = tiny_run.config() if name == SEGMENTED else tiny_run.class_config()
     _plans(config, name).plans.save(workspace.prepared(name) / "plans.json")

@@ -181,9 +181,10 @@ def test_a_table_of_masks_names_rows_that_cannot_be_used(workspace, tmp_path):
     assert dict(summary.skipped) == {"images/d.jpg": "the path 'images/d.jpg' is not there"}
 
 
-def test_a_table_of_paths_alone_is_an_unlabelled_set(workspace, tmp_path):
+@pytest.mark.parametrize("head", ["path,patient", "Image,Subject_ID", "file_name,subject"])
+def test_a_table_of_paths_alone_is_an_unlabelled_set(workspace, tmp_path, head):
     source = make_table(tmp_path / "source")
-    (source / "images.csv").write_text("path,patient\nx/0.png,A\ny/1.png,B\n")
+    (source / "images.csv").write_text(f"{head}\nx/0.png,A\ny/1.png,B\n")
     summary = convert(workspace, "table", source / "images.csv", 501)
     dataset = Dataset.load(summary.folder)
     assert (summary.task, summary.num_cases) == ("unlabelled", 2)

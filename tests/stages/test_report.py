@@ -1,4 +1,5 @@
 import re
+import time
 from html.parser import HTMLParser
 
 import finished
@@ -13,7 +14,8 @@ from fmseg.imaging.metrics import score_case
 from fmseg.imaging.readers import read_label
 from fmseg.inference.outcome import Outcome
 from fmseg.records.dataset import Dataset
-from fmseg.records.run import RunConfig
+from fmseg.records.foundation import CARD, Foundation
+from fmseg.records.run import Provenance, RunConfig
 from fmseg.stages.report import report, report_foundation
 from fmseg.workspace import Workspace
 
@@ -114,7 +116,10 @@ def test_a_foundation_has_a_page_of_its_own(tmp_path):
     (folder / "metrics.jsonl").write_text(
         "".join(f'{{"step": {step}, "loss": {9 - step}, "probe_d501_dice": 0.{step}}}\n' for step in range(1, 5))
     )
+    made = Provenance(fmseg="0", commit="", packages={}, command="", device="cuda", num_devices=2)
+    Foundation.load(folder / CARD).evolve(seconds=3600.0, provenance=made).save(folder / CARD)
     text = report_foundation(workspace, "mine<b>").read_text()
+    assert "about 1 kWh, if the machine drew 1,000 W" in text and "2 x cuda" in text
     assert "mine&lt;b&gt;" in text and "mine<b>" not in text
     assert "data:image/webp" in text and "Probe of d501 dice" in text
     with pytest.raises(UnknownName, match="Did you mean 'mine<b>'"):
@@ -142,6 +147,24 @@ def test_the_command_wants_one_of_two(workspace, capsys):
     with pytest.raises(SystemExit, match="0"):
         frame.main(["--root", root, "report", "501", "--json"])
     assert "report.html" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [finished.SEGMENTED, finished.CLASSIFIED])
+def test_of_a_thousand_cases_it_is_made_in_a_minute_and_is_small(many, name):
+    start = time.process_time()  # of this process: others on the machine do not count
+    path = report(many, name, plans_name=PLANS)
+    assert time.process_time() - start < 60
+    assert path.stat().st_size < 15e6
+    text = path.read_text()
+    assert "1,000" in text and text.count("data:image/") >= 7
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A thousand cases, finished."""
+    names = [f"p{index:04d}" for index in range(1000)]
+    return finished.write_finished(tmp_path_factory.mktemp("many"), names=names, size=(240, 320))
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ import json
 import pytest
 import tiny_run
 
+from fmseg.errors import UsageError
 from fmseg.records.run import Provenance, RunConfig, RunFolder
 
 
@@ -31,3 +32,13 @@ def test_a_run_that_never_noted_its_algorithms_is_the_same_run(tmp_path, caplog)
     assert old.determining() == run_with(True).determining() == run_with(False).determining()
     run.claim(run_with(False))
     assert caplog.text == ""
+
+
+def test_a_setting_that_one_run_leaves_at_its_default_is_named_too(tmp_path):
+    run, other = tiny_run.config(), tiny_run.RECIPE.evolve(mixup=0.2, label_smoothing=0.1)
+    for first, second in ((run.recipe, other), (other, run.recipe)):
+        folder = RunFolder(tmp_path / f"{first.mixup}")
+        folder.path.mkdir()
+        folder.claim(run.evolve(recipe=first))
+        with pytest.raises(UsageError, match=r"other settings \(recipe\.label_smoothing, recipe\.mixup\)"):
+            folder.claim(run.evolve(recipe=second))

@@ -29,7 +29,8 @@ from fmseg.inference.out_of_fold_classes import save_class_scores
 from fmseg.inference.predictor import Prediction, Predictor
 from fmseg.inference.scoring import NSD_TOLERANCE, score
 from fmseg.planning.patients import known_patients
-from fmseg.records.dataset import CaseFiles, Dataset, strip_ending, visible_files
+from fmseg.records.dataset import CaseFiles, Dataset, visible_files
+from fmseg.records.endings import strip_ending
 from fmseg.records.labels import LabelScheme, split_classes
 from fmseg.records.plans import Fold, Plans
 from fmseg.records.scores import CaseScore, ClassificationScores, Scores

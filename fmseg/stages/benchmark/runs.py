@@ -13,8 +13,7 @@ from fmseg.networks.cnn import TIMM_MODELS, find_weights
 from fmseg.networks.decoders import decoders
 from fmseg.networks.segmenter import segmenters
 from fmseg.planning.assignment import Assignment
-from fmseg.planning.budget import forward_flop
-from fmseg.planning.finetuning import adapt_finetuning, finetuning_images_per_s, predicted_fold_seconds
+from fmseg.planning.finetuning import adapt_finetuning, finetuning_images_per_s, predicted_fold_seconds, step_gflop
 from fmseg.planning.folds import load_folds
 from fmseg.planning.planner import plans_file
 from fmseg.planning.regimes import Regime, check_apart, fit_to_regime, held_out, parse_regime, sample_cases
@@ -272,8 +271,7 @@ def _seconds(setting: Setting, recipe: Recipe, card: Foundation | None, num_test
     """Return the time of a run by rule of thumb: its steps, or features of all images, and the test."""
     plans = setting.plans
     architecture = card.architecture if card else plans.pretraining.architecture
-    gflop = forward_flop(architecture, recipe.input_size) / 1e9
-    images_per_s = finetuning_images_per_s(plans.hardware, gflop)
+    images_per_s = finetuning_images_per_s(plans.hardware, step_gflop(recipe, architecture) / 3)
     tested = num_test * 2 ** len(plans.mirror_axes)
     if recipe.learned_by != "steps":
         return (setting.num_images + tested) / images_per_s

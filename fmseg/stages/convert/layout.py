@@ -14,7 +14,8 @@ from fmseg.errors import BadData
 from fmseg.files import natural_key, write_json
 from fmseg.imaging.case import Array, BadFile, Geometry
 from fmseg.imaging.readers import read_case, write_label
-from fmseg.records.cases import CaseFiles, is_junk, strip_ending
+from fmseg.records.cases import CaseFiles, is_junk
+from fmseg.records.endings import strip_ending
 from fmseg.registry import Registry
 
 JUNK = "left there by an operating system"

@@ -15,8 +15,8 @@ from fmseg.console import track
 from fmseg.errors import BadData, EnvironmentProblem
 from fmseg.files import write_json
 from fmseg.imaging.masks import find_scheme
+from fmseg.records import sources
 from fmseg.records.dataset import declare_unlabelled
-from fmseg.records.sources import TABLES
 from fmseg.stages.convert.layout import (
     Layout,
     NewDataset,
@@ -31,10 +31,10 @@ from fmseg.stages.convert.layout import (
 
 #: what is meant -> what people call the column
 COLUMNS = {
-    "path": ("path", "image", "image_path", "file", "filename", "file_name"),
+    "path": sources.COLUMNS["path"],
     "mask": ("mask", "mask_path", "label_path", "segmentation"),
     "label": ("label", "class", "diagnosis", "target"),
-    "patient": ("patient", "patient_id", "subject", "subject_id"),
+    "patient": sources.COLUMNS["patient"],
     "split": ("split", "set", "fold"),
 }
 TEST = ("test", "testing")
@@ -162,14 +162,14 @@ def _table(source: Path) -> Path | None:
     """Return the table: the source itself, or the only one in it."""
     if source.is_file():
         return source
-    tables = [path for path in files_in(source) if path.suffix.lower() in TABLES]
+    tables = [path for path in files_in(source) if path.suffix.lower() in sources.TABLES]
     return tables[0] if len(tables) == 1 else None
 
 
 def _fits(source: Path) -> bool:
     table = _table(source)
     try:
-        return table is not None and table.suffix.lower() in TABLES and next(_rows(table), None) is not None
+        return table is not None and table.suffix.lower() in sources.TABLES and next(_rows(table), None) is not None
     except (BadData, EnvironmentProblem):
         return False
 

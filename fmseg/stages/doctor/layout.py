@@ -11,8 +11,9 @@ import numpy as np
 from fmseg.imaging.masks import are_lines
 from fmseg.imaging.survey import finding, listed
 from fmseg.records.cases import CaseNames, key_of, odd_entries
-from fmseg.records.dataset import IMAGE_ENDINGS, Dataset, strip_ending, visible_files
+from fmseg.records.dataset import Dataset, visible_files
 from fmseg.records.declaration import free_number
+from fmseg.records.endings import image_endings, strip_ending
 from fmseg.records.fingerprint import CaseFacts, Finding, Severity
 
 NOT_READ = "It is left out, and nobody may notice."
@@ -86,7 +87,7 @@ def _strays(folder: Path, dataset: Dataset) -> Iterator[Finding]:
         yield finding(severity, f"{folder.name}/{name}", problem, mend, NOT_READ)
     used, others = _files_of_cases(folder, dataset), []
     for path in visible_files(folder):
-        if not path.name.lower().endswith(IMAGE_ENDINGS):
+        if not path.name.lower().endswith(image_endings()):
             others.append(path.name)
         elif path.name not in used:
             problem = f"nothing reads this file: 'file_ending' is {dataset.file_ending}"
@@ -126,7 +127,7 @@ def _double_labels(folder: Path) -> Iterator[Finding]:
         return
     files = defaultdict(list)
     for path in visible_files(folder):
-        if path.name.lower().endswith(IMAGE_ENDINGS):
+        if path.name.lower().endswith(image_endings()):
             files[strip_ending(path.name)].append(path.name)
     for case, found in files.items():
         if len(found) > 1:

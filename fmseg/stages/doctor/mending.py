@@ -19,9 +19,10 @@ from fmseg.errors import BadData, UsageError
 from fmseg.files import read_json, write_bytes, write_json
 from fmseg.imaging.case import Geometry
 from fmseg.imaging.readers import read_case, read_label, write_label
-from fmseg.records.cases import IMAGE_ENDINGS, CaseFiles, strip_ending, visible_files
+from fmseg.records.cases import CaseFiles, visible_files
 from fmseg.records.dataset import Dataset
 from fmseg.records.declaration import remap
+from fmseg.records.endings import image_endings, strip_ending
 from fmseg.records.fingerprint import Finding
 from fmseg.workspace import Workspace, dataset_id, dataset_title
 
@@ -153,7 +154,7 @@ def _copy_folder(source: Path, target: Path, mapping: dict[int, int], declaratio
     changed: list[str] = []
     placed: list[str] = []
     for path in visible_files(source):
-        is_label = source.name.startswith("labels") and path.name.lower().endswith(IMAGE_ENDINGS)
+        is_label = source.name.startswith("labels") and path.name.lower().endswith(image_endings())
         result = _mended_label(path, mapping, declaration) if is_label else None
         if result is None:
             shutil.copyfile(path, target / path.name)

@@ -10,7 +10,8 @@ from fmseg.imaging.readers import read_label
 from fmseg.inference.out_of_fold import Shape, save_scores, score_cases
 from fmseg.inference.prediction_table import read_seen_of
 from fmseg.planning.patients import known_patients
-from fmseg.records.dataset import IMAGE_ENDINGS, CaseFiles, Dataset, strip_ending, visible_files
+from fmseg.records.dataset import CaseFiles, Dataset, visible_files
+from fmseg.records.endings import image_endings, strip_ending
 from fmseg.records.scores import Scores
 from fmseg.workspace import Workspace
 
@@ -52,7 +53,7 @@ def _maps(folder: Path) -> dict[str, Path]:
     """Return case -> label map, in natural order. Raises UsageError if there is none."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder.")
-    files = [path for path in visible_files(folder) if path.name.lower().endswith(IMAGE_ENDINGS)]
+    files = [path for path in visible_files(folder) if path.name.lower().endswith(image_endings())]
     if not files:
         raise UsageError(f"{folder}: there is no label map in it.")
     maps: dict[str, Path] = {}

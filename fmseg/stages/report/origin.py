@@ -6,12 +6,9 @@ from fmseg.files import read_json, sha256_file
 from fmseg.inference.outcome import FoldOutcome, Outcome
 from fmseg.records.foundation import Foundation
 from fmseg.records.plans import Plans
-from fmseg.records.run import Provenance
 from fmseg.reporting.page import Block, Facts, Section, Table, Words
-from fmseg.reporting.plan_words import energy_words, time_words, without_paths
+from fmseg.reporting.run_words import Spent, provenance_rows, spent_rows
 from fmseg.stages.report.training import seconds_of
-
-SHORT = 12
 
 CITATIONS = (
     "fmseg: self-configuring foundation models for medical image segmentation. The fmseg developers. Apache-2.0.",
@@ -47,13 +44,15 @@ def run_section(outcome: Outcome, plans: Plans | None) -> Section | None:
     """Return the chapter on what ran; None where nothing has."""
     if not outcome.chosen:
         return None
-    first = outcome.chosen[0]
-    seconds = sum(map(seconds_of, outcome.folds))
-    rows = [*_provenance(first.config.provenance), ("seed", str(first.config.recipe.seed)),
-            ("precision", first.config.recipe.precision), ("training of all folds", time_words(seconds))]  # fmt: skip
-    if plans is not None and seconds:
-        rows.append(("energy, estimated", energy_words(seconds, plans.hardware)))
-    rows.append(("plan", first.config.plans.digest()[:SHORT]))
+    first = outcome.chosen[0].config
+    spent = [_spent(fold, plans) for fold in outcome.folds]
+    rows = [
+        *provenance_rows(first.provenance),
+        ("seed", str(first.recipe.seed)),
+        ("precision", first.recipe.precision),
+        *spent_rows("training of all folds", spent),
+        ("plan", first.plans.digest()[:12]),
+    ]
     table = Table("Weights that predict", ("recipe", "fold", "started from", "SHA-256"),
                   tuple(_weights(fold) for fold in outcome.chosen))  # fmt: skip
     blocks: list[Block] = [Facts(tuple(rows)), table]
@@ -63,10 +62,14 @@ def run_section(outcome: Outcome, plans: Plans | None) -> Section | None:
 
 def foundation_section(folder: Path, card: Foundation) -> Section:
     """Return the chapter on what made a checkpoint."""
-    rows = [*_provenance(card.provenance), ("training", time_words(card.seconds)),
-            ("weights, SHA-256", card.weights_sha256), ("licence", card.licence)]  # fmt: skip
-    if card.recipe is not None:
-        rows.insert(-2, ("seed", str(card.recipe.seed)))
+    made = card.provenance
+    rows = [
+        *provenance_rows(made),
+        *([("seed", str(card.recipe.seed))] if card.recipe else []),
+        *spent_rows("training", [Spent(card.seconds, made.device, made.num_devices)]),
+        ("weights, SHA-256", card.weights_sha256),
+        ("licence", card.licence),
+    ]
     lead = f"All numbers are in foundation.json and run.json, in {folder.parent.name}/{folder.name}."
     return Section("Run record", lead, (Facts(tuple(rows)),))
 
@@ -76,15 +79,12 @@ def cite_section() -> Section:
     return Section("How to cite", "Cite the tool, and the work that it rests on.", (Words(CITATIONS),))
 
 
-def _provenance(made: Provenance) -> list[tuple[str, str]]:
-    algorithms = {True: "deterministic", False: "fast: rounding may differ", None: "not noted"}
-    packages = ", ".join(f"{name} {version}" for name, version in made.packages.items() if version)
-    return [
-        ("fmseg", f"{made.fmseg}{f', commit {made.commit[:SHORT]}' if made.commit else ''}"),
-        ("command", without_paths(made.command)),
-        ("algorithms", algorithms[made.deterministic]),
-        ("packages", packages),
-    ]
+def _spent(fold: FoldOutcome, plans: Plans | None) -> Spent:
+    """Return what a fold took; older runs have not noted the machine, which then is taken for that of the plan."""
+    made = fold.config.provenance
+    if not made.device and plans is not None:
+        return Spent(seconds_of(fold), plans.hardware.device, plans.hardware.num_devices)
+    return Spent(seconds_of(fold), made.device, made.num_devices)
 
 
 def _seen_of(fold: FoldOutcome) -> int | None:

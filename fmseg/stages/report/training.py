@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fmseg.console import duration
 from fmseg.files import read_lines
 from fmseg.inference.outcome import FoldOutcome, Outcome
 from fmseg.reporting.charts import Line, lines
 from fmseg.reporting.curves import read_curves, smoothed
 from fmseg.reporting.page import Block, Figure, Figures, Section, Table
-from fmseg.reporting.plan_words import time_words
 
 SCORES = {"val_dice": "Dice", "val_macro_f1": "macro F1"}
 
@@ -83,6 +83,6 @@ def _table(folds: Sequence[FoldOutcome]) -> Table:
         _, value = fold.scores.headline
         took = seconds_of(fold)
         rows.append((fold.runs.partition("__")[0], fold.number, len(fold.config.cases.train), len(fold.scores.cases),
-                     value.mean, value.low, value.high, time_words(took)))  # fmt: skip
+                     value.mean, value.low, value.high, duration(took) if took else None))  # fmt: skip
     columns = ("recipe", "fold", "trained on", "validated", measure, "from", "to", "training took")
     return Table("Fold by fold", columns, tuple(rows), "Scores are of patients that the fold was not trained on.")

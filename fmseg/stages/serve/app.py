@@ -29,7 +29,8 @@ from fmseg.imaging.readers import read_case, write_label
 from fmseg.inference.classes import ClassPredictor
 from fmseg.inference.inputs import output_name
 from fmseg.inference.predictor import Predictor
-from fmseg.records.dataset import IMAGE_ENDINGS, CaseFiles
+from fmseg.records.dataset import CaseFiles
+from fmseg.records.endings import image_endings
 
 HOSTS = ("127.0.0.1", "localhost")
 ENDING_OF = {
@@ -202,7 +203,7 @@ def _ending(request: Request) -> str:
     asked = request.query_params.get("ending", "").lower()
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     ending = asked or ENDING_OF.get(kind, "")
-    if ending not in IMAGE_ENDINGS:
+    if ending not in image_endings():
         known = ", ".join(sorted(ENDING_OF))
         raise HTTPException(
             415, f"What is it? Set Content-Type to one of {known}, or add ?ending=.nii.gz to the address."

@@ -87,7 +87,9 @@ def train_on(workspace: Workspace, work: Assignment, run: RunFolder, options: Tr
     runtime = Runtime.detect(config.recipe.precision, deterministic=options.deterministic)
     config = config.evolve(
         labels=digest_of_targets(workspace, plans, work.cases),
-        provenance=Provenance.here(deterministic=runtime.deterministic),
+        provenance=Provenance.here(
+            deterministic=runtime.deterministic, device=runtime.device.type, num_devices=runtime.num_devices
+        ),
     )
     with locked(run.path, "this fold") if runtime.is_main else nullcontext():
         if runtime.is_main:

@@ -53,6 +53,7 @@ def serve(source: Source, port: int, tell: Callable[[str], None]) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen()  # a browser that opens the address as soon as it is told waits, and is not turned away
     except OSError as error:
         raise EnvironmentProblem(f"Port {port} is taken ({error.strerror}). Type another one after --port.") from error
     tell(f"http://{HOST}:{listener.getsockname()[1]}/?token={token}")
