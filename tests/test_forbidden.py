@@ -35,6 +35,17 @@ CALLS: dict[str, set[str]] = {
     "ZipFile": set(),
     "tarfile.open": set(),
 }
+#: what can reach a network -> modules that may import it: the two commands that are made for it, servers of this
+#: machine, a cluster that somebody names, and the name of this host
+NETWORK: dict[str, set[str]] = {
+    "huggingface_hub": {"stages/hub.py", "networks/cnn.py", "networks/sources/timm_files.py"},
+    "distributed": {"sampling/cluster.py"},
+    "socket": {"files.py", "stages/serve/__init__.py", "stages/view/__init__.py"},
+    "uvicorn": {"stages/serve/__init__.py", "stages/view/__init__.py"},
+    **{key: set() for key in ("urllib", "http", "requests", "httpx", "aiohttp", "ftplib", "smtplib", "websockets")},
+}
+#: of huggingface_hub, elsewhere than in stages/hub.py: looks into the cache on the disk
+LOOKS_ON_DISK = {"try_to_load_from_cache"}
 #: methods, of whatever object
 METHODS = {"extractall", "extract", "locate", "instantiate", "get_parsed_content"}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -72,6 +83,37 @@ def _sins_of_call(node: ast.Call, name: str) -> list[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_is_unpickled_evaluated_or_unpacked(path):
     assert sins(path.read_text(), str(path.relative_to(PACKAGE))) == []
+
+
+def ways_out(source: str, name: str) -> list[str]:
+    """Return how a file could reach a network, though it may not."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        names = [alias.name for alias in node.names]
+        rooms = names if isinstance(node, ast.Import) else [node.module or ""]
+        for room in (each.split(".")[0] for each in rooms):
+            is_look = room == "huggingface_hub" and set(names) <= LOOKS_ON_DISK
+            if name not in NETWORK.get(room, {name}) or (
+                room == "huggingface_hub" and name != "stages/hub.py" and not is_look
+            ):
+                found.append(f"{node.lineno}: {room}")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_reaches_a_network_unasked(path):
+    source = path.read_text()
+    assert ways_out(source, str(path.relative_to(PACKAGE))) == []
+    assert not any(word in source for word in ("pretrained=True", ".from_pretrained(", "torch.hub.")), path
+
+
+def test_each_way_out_would_be_noticed():
+    for source in ("import requests", "from urllib.request import urlopen", "import http.client", "import socket"):
+        assert ways_out(source, "somewhere.py")
+    assert ways_out("from huggingface_hub import HfApi", "networks/cnn.py")
+    assert not ways_out("from huggingface_hub import try_to_load_from_cache", "networks/cnn.py")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ class MaskScheme:
         if len(strange):
             mend = "Name it among the labels, or correct the mask."
             raise BadFile(path, f"the mask holds {show(int(strange[0]), self.has_colours)}, which means nothing", mend)
-        drawn = np.array([self.labels[int(value)] for value in known], np.uint8)[np.searchsorted(known, values)]
+        kind = np.min_scalar_type(max(self.labels.values()))
+        drawn = np.array([self.labels[int(value)] for value in known], kind)[np.searchsorted(known, values)]
         return (fill_lines(path, drawn) if self.is_outline else drawn), geometry
 
 
@@ -115,6 +116,12 @@ def find_scheme(
     said = tuple(given.get(value) or _name(value, len(values), has_colours) for value in values)
     scheme = MaskScheme(said, labels, has_colours=has_colours, is_outline=False, is_lossy=is_lossy)
     return _with_outline(scheme, paths, is_outline)
+
+
+def are_lines(paths: Sequence[Path], values: Iterable[int]) -> bool:
+    """Return whether label maps of these values are, nearly all, lines around what is meant; some are looked at."""
+    labels = {0: 0} | {value: label for label, value in enumerate(values, start=1)}
+    return _are_outlines(MaskScheme((), labels, has_colours=False, is_outline=False, is_lossy=False), paths)
 
 
 def show(value: int, has_colours: bool) -> str:

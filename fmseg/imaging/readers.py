@@ -117,6 +117,11 @@ def read_patient(files: CaseFiles, salt: bytes, reader: str | None = None) -> st
     return _decoded(files.images[0], lambda path: known.read_patient(path, salt))
 
 
+def is_dicom(path: Path) -> bool:
+    """Return whether a file is DICOM by its ending, or by its mark where it has none."""
+    return path.name.lower().endswith(DicomReader.endings) or is_bare_dicom(path)
+
+
 def write_label(labels: Array, geometry: Geometry, path: Path, reader: str | None = None) -> None:
     """Write a label map (Z, Y, X) in the format of the path's ending, on the given geometry, atomically."""
     _reader_for(path, reader).write_label(labels, geometry, path)

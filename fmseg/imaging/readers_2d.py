@@ -13,6 +13,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fmseg.files import writing
 from fmseg.imaging.case import Array, BadFile, Geometry
+from fmseg.imaging.wholeness import check_image
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 LOSSLESS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -22,6 +23,7 @@ MAX_PIXELS = 80_000_000
 MAX_CLIP_PIXELS = 2**30
 EXIF_ORIENTATION = 0x0112
 JPEG_MARK = b"\xff\xd8\xff"
+MAP_MASKS = "Masks of other kinds are mapped by: fmseg convert masks"
 FLAT = Geometry(spacing_mm=None, is_2d=True)
 
 
@@ -41,7 +43,7 @@ class ImageReader:
     def read_label(self, path: Path) -> tuple[Array, Geometry]:
         """Return (Z, Y, X): grey values as they are, the indices of a palette, 0 and 1 of a 1-bit image."""
         if path.suffix.lower() in (".jpg", ".jpeg") or _is_jpeg(path):
-            raise BadFile(path, "this is a JPEG, which changes label values", "Save label maps as PNG.")
+            raise BadFile(path, "this is a JPEG, which changes label values", f"Save label maps as PNG. {MAP_MASKS}")
         pages, _ = _load(path)
         return np.stack([_label_values(path, page) for page in pages]), _geometry(pages)
 
@@ -81,13 +83,17 @@ def _load(path: Path) -> tuple[list[Image.Image], list[str]]:
     """Return the decoded pages, turned upright, and what there is to say about them."""
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # other packages switch it on for the whole process
     notes: list[str] = []
+    content = path.read_bytes()
     try:
-        image: Image.Image = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
         mend = "Copy it again, or convert it to PNG."
         raise BadFile(path, "this is no PNG, JPEG, BMP or TIFF image", mend) from error
     except Image.DecompressionBombError as error:
         raise BadFile(path, "it claims far too many pixels", "Cut or shrink the image.") from error
+    rest = check_image(path, content, image.format)
+    if rest:
+        notes.append(f"{rest} bytes behind its end are no part of it, and were left out")
     with image:
         num_pages = getattr(image, "n_frames", 1)
         # a TIFF that is called .png is no clip that somebody meant
@@ -144,7 +150,7 @@ def _label_values(path: Path, image: Image.Image) -> Array:
     if image.mode in ("RGB", "RGBA"):
         planes = _planes(np.asarray(image.convert("RGB")))[:, 0]
         if not (np.array_equal(planes[0], planes[1]) and np.array_equal(planes[0], planes[2])):
-            mend = "Save one number per pixel: an 8-bit grey image with the values of dataset.json."
+            mend = f"Save one number per pixel, a value of dataset.json. {MAP_MASKS}"
             raise BadFile(path, "the label map is a colour image", mend)
         return planes[0]
     return _numbers(image)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmseg.imaging.case import Array, BadFile, Geometry
+from fmseg.imaging.wholeness import cut_off
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -33,6 +34,9 @@ NOBODY = frozenset(
     ("", "0", "anon", "anonymized", "anonymised", "anonymous", "na", "n/a", "none", "unknown", "removed")
 )
 EXPORT = "Export it again, uncompressed, or convert it to PNG."
+DEFLATED = "1.2.840.10008.1.2.1.99"
+#: of an element that ends with a delimiter
+UNDEFINED_LENGTH, DELIMITER_BYTES = 0xFFFFFFFF, 8
 
 
 class DicomReader:
@@ -45,9 +49,10 @@ class DicomReader:
         import pydicom
 
         notes: list[str] = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd headers are common, and what matters is checked here
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")  # odd headers are common, and what matters is checked here
             header = pydicom.dcmread(path)
+            _check_end(path, header, [str(warning.message) for warning in said], notes)
             shape = _shape(path, header)
             frames = _decode(path, header, notes).reshape(shape)  # (Z, Y, X, C)
         native = frames.dtype.newbyteorder("=")
@@ -82,6 +87,25 @@ class DicomReader:
     def write_label(self, labels: Array, geometry: Geometry, path: Path) -> None:
         """Refuse, likewise."""
         raise BadFile(path, "label maps are not written as DICOM", "Write them as .nii.gz.")
+
+
+def _check_end(path: Path, header: "Dataset", said: list[str], notes: list[str]) -> None:
+    """Refuse a file whose last element is not there to its end. said: what pydicom warned of."""
+    from pydicom.dataelem import RawDataElement
+
+    if any(message.startswith("End of file reached") for message in said):
+        raise cut_off(path, "the end of its pixels")
+    last: object = header.get_item(max(header.keys())) if len(header) else None
+    # unpacked, places are not those of the file; and what is read already has none
+    if not isinstance(last, RawDataElement) or header.file_meta.get("TransferSyntaxUID") == DEFLATED:
+        return
+    has_delimiter = last.length == UNDEFINED_LENGTH
+    end = last.value_tell + (len(last.value or b"") + DELIMITER_BYTES if has_delimiter else last.length)
+    length = path.stat().st_size
+    if end > length:
+        raise cut_off(path, "the end of its last element")
+    if end < length:
+        notes.append(f"{length - end} bytes behind its last element are none: it may be cut off")
 
 
 def _shape(path: Path, header: "Dataset") -> tuple[int, int, int, int]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from fmseg.files import writing
 from fmseg.imaging.case import Array, BadFile, Geometry
+from fmseg.imaging.wholeness import check_raw
 
 #: larger arrays are refused from the header, before memory is asked for
 MAX_VALUES = 2**31
@@ -53,6 +54,8 @@ def _load(path: Path) -> Array:
     if values.ndim not in (2, 3, 4) or not 1 <= values.size <= MAX_VALUES:
         mend = "Save (Y, X), (Z, Y, X) or (C, Z, Y, X)."
         raise BadFile(path, f"its shape is {values.shape}", mend)
+    if isinstance(values, np.memmap):
+        check_raw(path, path.stat().st_size - values.offset, values.shape, values.itemsize)
     if values.dtype.kind == "f" and values.dtype.itemsize != 4:
         return values.astype(np.float32)
     return np.array(values, values.dtype.newbyteorder("="))

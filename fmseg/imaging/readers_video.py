@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from fmseg.imaging.case import Array, BadFile, Geometry
+from fmseg.imaging.wholeness import check_video
 
 #: of all frames in three colours; longer clips are refused before they are decoded
 MAX_VALUES = 2**31
@@ -63,8 +64,10 @@ class VideoReader:
 def _check_container(path: Path) -> None:
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
-    if not any(head[place : place + len(mark)] == mark for place, mark in MARKS):
-        raise BadFile(path, "this is no MP4 or AVI video", EXPORT)
+        if not any(head[place : place + len(mark)] == mark for place, mark in MARKS):
+            raise BadFile(path, "this is no MP4 or AVI video", EXPORT)
+        file.seek(0)
+        check_video(path, file)
 
 
 def _stacked(path: Path, clip: cv2.VideoCapture, shape_zyx: tuple[int, int, int]) -> Array:

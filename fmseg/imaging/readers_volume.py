@@ -16,6 +16,7 @@ import numpy as np
 
 from fmseg.files import write_bytes, writing
 from fmseg.imaging.case import Array, BadFile, Geometry
+from fmseg.imaging.wholeness import EXPORT, check_packed, check_raw, cut_off
 
 #: larger volumes are refused from the header, before memory is asked for
 MAX_VOXELS = 2**30
@@ -24,7 +25,12 @@ NIFTI = (".nii", ".nii.gz")
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0])
 #: a MetaImage or NRRD header must end within so many bytes
 HEADER_BYTES = 2**16
-EXPORT = "Copy or export it again."
+#: where the pixels of a NIfTI begin, at most: behind its extensions
+MAX_OFFSET = 2**26
+#: sizes of a voxel, as the two places of a NIfTI header give them, that count as one may differ so much
+MAX_SIZE_ERROR = 1e-2
+#: zeros behind the pixels of a NIfTI
+MAX_PADDING = 2**20
 
 
 class VolumeReader:
@@ -34,10 +40,11 @@ class VolumeReader:
 
     def read(self, path: Path) -> tuple[Array, Geometry, tuple[str, ...]]:
         """Return voxels (C, Z, Y, X); a fourth axis, or RGB, becomes channels."""
-        voxels, geometry = _read_nifti(path) if path.name.lower().endswith(NIFTI) else _read_itk(path)
+        notes: list[str] = []
+        voxels, geometry = _read_nifti(path, notes) if path.name.lower().endswith(NIFTI) else _read_itk(path)
         if voxels.dtype.kind not in "biuf":
             raise BadFile(path, f"its values are {voxels.dtype}", "Save real numbers, such as the magnitude.")
-        return voxels, geometry, ()
+        return voxels, geometry, tuple(notes)
 
     def read_label(self, path: Path) -> tuple[Array, Geometry]:
         """Return (Z, Y, X) in the file's type."""
@@ -57,7 +64,7 @@ class VolumeReader:
             _write_itk(labels, geometry, path)
 
 
-def _read_nifti(path: Path) -> tuple[Array, Geometry]:
+def _read_nifti(path: Path, notes: list[str]) -> tuple[Array, Geometry]:
     import nibabel
 
     with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
@@ -69,14 +76,24 @@ def _read_nifti(path: Path) -> tuple[Array, Geometry]:
         shape = tuple(int(length) for length in header.get_data_shape())
         _check_size(path, shape)
         num_bytes = int(np.prod(shape)) * header.get_data_dtype().itemsize
-        end = max(int(header["vox_offset"]), len(start) + 4) + num_bytes
+        offset = float(header["vox_offset"])
+        if not 0 <= offset <= MAX_OFFSET:
+            raise BadFile(path, f"its header says that its pixels begin at byte {offset:g}", EXPORT)
+        end = max(int(offset), len(start) + 4) + num_bytes
         content = start + _exactly(path, file, end - len(start))
-        # read to the end, where gzip keeps its checksum; some programs pad a little
-        if len(file.read(2**20)) == 2**20:
+        # read to the end, where gzip keeps its checksum; some programs pad with a few zeros
+        rest = file.read(MAX_PADDING)
+        if len(rest) == MAX_PADDING or rest.strip(b"\0"):
             raise BadFile(path, "it is longer than its header says", EXPORT)
     image = kind.from_stream(io.BytesIO(content))
     spacing = [float(size) for size in header["pixdim"][1:4]][: len(shape)]
     geometry = _geometry(path, spacing, _ras_to_lps(image.affine), is_2d=len(shape) == 2)
+    oriented = np.linalg.norm(image.affine[:3, : len(spacing)], axis=0)
+    if not np.allclose(oriented, spacing, rtol=MAX_SIZE_ERROR):
+        sizes = " x ".join(f"{size:.4g}" for size in spacing), " x ".join(f"{size:.4g}" for size in oriented)
+        notes.append(
+            f"its voxels are {sizes[0]} mm (x, y, z) by 'pixdim', which is taken, and {sizes[1]} by its matrix"
+        )
     return _channels_first(path, np.asanyarray(image.dataobj).T), geometry
 
 
@@ -96,14 +113,16 @@ def _write_nifti(labels: Array, geometry: Geometry, path: Path) -> None:
 def _read_itk(path: Path) -> tuple[Array, Geometry]:
     import SimpleITK as sitk
 
-    _check_data_file(path)
+    head = _check_data_file(path)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     _check_size(path, reader.GetSize())
+    dimensions, components = reader.GetDimension(), reader.GetNumberOfComponents()
+    value_bytes = sitk.Image([1] * dimensions, reader.GetPixelID(), components).GetSizeOfPixelComponent()
+    _check_length(path, head, (*reader.GetSize(), components), value_bytes)
     image = reader.Execute()
-    dimensions = image.GetDimension()
     matrix = np.eye(4)
     matrix[:3, :3] = _embedded(np.reshape(image.GetDirection(), (dimensions, dimensions)))
     matrix[: min(3, dimensions), 3] = image.GetOrigin()[:3]
@@ -138,7 +157,7 @@ def _write_itk(labels: Array, geometry: Geometry, path: Path) -> None:
 def _exactly(path: Path, file: BinaryIO | gzip.GzipFile, num_bytes: int) -> bytes:
     data = file.read(num_bytes)
     if len(data) < num_bytes:
-        raise BadFile(path, "it ends too early: part of the file is missing", EXPORT)
+        raise cut_off(path, "part of the file")
     return data
 
 
@@ -149,8 +168,8 @@ def _check_size(path: Path, shape: tuple[int, ...]) -> None:
         raise BadFile(path, f"its header claims a size of {claim or 'nothing'}", "Cut the volume, or export it again.")
 
 
-def _check_data_file(path: Path) -> None:
-    """Refuse headers that fetch their pixels from another folder, or from several files."""
+def _check_data_file(path: Path) -> str:
+    """Refuse headers that fetch their pixels from another folder, or from several files; return the file's head."""
     with open(path, "rb") as file:
         head = file.read(HEADER_BYTES).decode("latin-1")
     if path.name.lower().endswith(".nrrd"):
@@ -170,6 +189,34 @@ def _check_data_file(path: Path) -> None:
             raise BadFile(path, f"its pixels are said to lie in '{name}'", mend)
         if not (path.parent / name).is_file():
             raise BadFile(path, f"its data file '{name}' is not beside it", "Copy both files.")
+    return head
+
+
+def _check_length(path: Path, head: str, shape: tuple[int, ...], value_bytes: int) -> None:
+    """Compare the bytes of the pixels with those that the header speaks of, where they are not packed."""
+    if path.name.lower().endswith(".nrrd"):
+        end = re.search(r"\r?\n\r?\n", head)
+        start, text = (end.end(), head[: end.start()]) if end else (0, head)
+        coding = re.search(r"(?im)^encoding:\s*(\S+)", text)
+        is_raw = coding is not None and coding[1].lower() == "raw"
+        is_zipped = coding is not None and coding[1].lower() in ("gz", "gzip")
+        name = re.search(r"(?im)^data ?file:(.*)$", text)
+        has_more = re.search(r"(?im)^(?:line|byte) ?skip:", text)
+    else:
+        name = re.search(r"(?im)^\s*ElementDataFile\s*=(.*)(?:\n|$)", head)
+        start, text = (name.end(), head[: name.end()]) if name else (0, head)
+        name = None if name and name[1].strip() == "LOCAL" else name
+        is_zipped = re.search(r"(?im)^\s*CompressedData\s*=\s*True", text) is not None
+        is_raw = not re.search(r"(?im)^\s*(?:CompressedData\s*=\s*True|BinaryData\s*=\s*False)", text)
+        has_more = re.search(r"(?im)^\s*HeaderSize\s*=", text)
+    if has_more:
+        return
+    data = path.parent / name[1].strip() if name else path
+    start = 0 if name else start
+    if is_raw:
+        check_raw(path, data.stat().st_size - start, shape, value_bytes)
+    elif is_zipped:
+        check_packed(path, data, start, math.prod(shape) * value_bytes)
 
 
 def _geometry(path: Path, spacing_xyz: list[float], lps: Array, *, is_2d: bool) -> Geometry:

@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from fmseg.errors import UsageError
@@ -22,13 +23,22 @@ LOSSLESS_ENDING = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Inputs:
     """What is to be predicted, and what in the folder cannot be."""
 
     cases: tuple[CaseFiles, ...]
     #: (file name, why)
     refused: tuple[tuple[str, str], ...]
+
+    @cached_property
+    def _shared(self) -> frozenset[str]:
+        counts = Counter(case.name for case in self.cases)
+        return frozenset(name for name, count in counts.items() if count > 1)
+
+    def row_name(self, case: CaseFiles) -> str:
+        """Return what a case is called in a table: its name, or its file where two endings have one name."""
+        return case.images[0].name if case.name in self._shared else case.name
 
 
 def output_name(case: CaseFiles) -> str:

@@ -66,10 +66,11 @@ class CaseTable:
         return Seen.of(cast(Sight, cell) for cell in cells if cell)
 
     def resume(self) -> None:
-        """Take over the lines of an earlier, perhaps interrupted, run; of another table none."""
-        lines = read_lines(self.path)
+        """Take over the lines of what an earlier, perhaps interrupted, run has predicted; of another table none."""
+        lines, sure = read_lines(self.path), self.columns.index("confidence")
         if lines and lines[0] == _line(self.columns):
-            self._lines = {next(csv.reader([line]))[0]: line for line in lines[1:] if line}
+            rows = ((next(csv.reader([line])), line) for line in lines[1:] if line)
+            self._lines = {cells[0]: line for cells, line in rows if len(cells) > sure and cells[sure]}
         self.tidy()
 
     def add(self, cells: Sequence[str]) -> None:

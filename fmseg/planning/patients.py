@@ -7,18 +7,23 @@ where names say nothing, each case stands for itself and the source says so. A D
 comes before a guess; what is kept of it is a salted hash.
 """
 
+import contextlib
 import errno
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from fmseg.errors import BadData
 from fmseg.files import remove_strays, writable
+from fmseg.imaging.case import BadFile
+from fmseg.imaging.measure import read_facts
+from fmseg.imaging.readers import is_dicom, read_patient
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import CaseFacts, Fingerprint
+from fmseg.workspace import Workspace
 
 #: below this many groups a bare number in front is more likely a class or a batch than an exam
 MIN_GUESSED_GROUPS = 5
@@ -56,6 +61,36 @@ def patients_of(dataset: Dataset, case_names: Sequence[str]) -> Patients:
     if dataset.declaration.group_regex is not None:
         return _from_expression(dataset.declaration.group_regex, case_names, str(dataset.folder / "dataset.json"))
     return guess_patients(case_names)
+
+
+def known_patients(workspace: Workspace, dataset: Dataset, case_names: Collection[str]) -> Mapping[str, str]:
+    """Return the patient of each of these cases as the dataset's folds know it: whoever asks must ask here.
+
+    Declared ones come first. Else those of measured cases are as they were measured, by DICOM headers where these
+    name somebody; headers of other cases, such as test images, are read here. What is left is guessed from the names.
+    """
+    found = patients_of(dataset, list(case_names))
+    if found.declared:
+        return found.of_case
+    path = workspace.prepared(dataset.name) / "cases.jsonl"
+    measured = {fact.case: fact.patient for fact in read_facts(path)}
+    others = [name for name in case_names if name not in measured]
+    guessed = patients_of(dataset, [*measured, *others]).of_case  # a rule must fit all of them
+    headers = _patients_of_headers(workspace, dataset, set(others))
+    return {name: measured.get(name) or headers.get(name) or guessed[name] for name in case_names}
+
+
+def _patients_of_headers(workspace: Workspace, dataset: Dataset, names: Collection[str]) -> dict[str, str]:
+    """Return the patients that the DICOM headers of cases name; a file that cannot be read names none."""
+    folders = {"imagesTr": dataset.training_cases, "imagesTs": dataset.test_cases}
+    there = [cases for folder, cases in folders.items() if names and (dataset.folder / folder).is_dir()]
+    wanted = [files for cases in there for files in cases() if files.name in names and is_dicom(files.images[0])]
+    found: dict[str, str] = {}
+    for files in wanted:
+        with contextlib.suppress(BadFile):
+            patient = read_patient(files, patient_salt(workspace.preprocessed))
+            found |= {files.name: patient} if patient else {}
+    return found
 
 
 def patient_salt(folder: Path) -> bytes:

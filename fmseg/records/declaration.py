@@ -19,6 +19,8 @@ Problem = tuple[str, str]
 
 #: keys of nnU-Net's first version that its second one does not have
 OLD_KEYS = ("modality", "training")
+#: keys that say how masks become label maps, which happens once
+MASK_KEYS = ("mask_colors", "mask_suffixes", "mask_outlines")
 #: a quantifier without end, of a group that has one too: it may take longer than anyone waits
 ENDLESS_REPEATS = re.compile(r"(?:[+*]|\{\d+,\})[^()\[\]\\]*\)(?:[+*]|\{\d+,\})")
 EXAMPLE = (
@@ -84,10 +86,16 @@ def load_declaration(path: Path) -> Declaration:
         declaration = Declaration.model_validate(value)
     except ValidationError as error:
         raise BadRecord(f"{path}: {explain_validation(error, Declaration)}") from error
-    problems = list(_problems(declaration))
+    problems = [*_problems(declaration), *_of_masks(path.parent, value)]
     if problems:
         raise BadDeclaration(path, problems)
     return declaration
+
+
+def free_number(raw: Path) -> int:
+    """Return a number that no dataset of a folder has."""
+    numbers = (int(match[1]) for path in raw.iterdir() if (match := re.match(r"Dataset(\d+)_", path.name)))
+    return max(numbers, default=0) + 1
 
 
 def label_scheme(declaration: Declaration) -> LabelScheme:
@@ -115,6 +123,15 @@ def _problems(declaration: Declaration) -> list[Problem]:
     else:
         found += _of_entries(declaration.dataset)
     return found + (_of_labels(declaration) if declaration.task == "segmentation" else [])
+
+
+def _of_masks(folder: Path, value: dict[str, Any]) -> list[Problem]:
+    """Find keys that ``convert`` goes by: to read masks as if they were not there would be to read them wrongly."""
+    keys = [f"'{key}'" for key in MASK_KEYS if value.get(key)]
+    if not keys:
+        return []
+    command = f"fmseg convert masks {folder} -d {free_number(folder.parent)}"
+    return [(f"{', '.join(keys)} says how masks become label maps", f"Map them, into a new dataset, with: {command}")]
 
 
 def _of_channels(names: dict[str, str]) -> list[Problem]:
@@ -174,6 +191,9 @@ def _of_labels(declaration: Declaration) -> list[Problem]:
         return [*found, ("'ignore' is a list and must be one value", "Give it the highest value.")]
     if not labels:
         return [*found, ("'labels' has a background only", "Add the classes to be segmented.")]
+    nameless = [name for name in labels if not name.strip() or not name.isprintable()]
+    if nameless:
+        found.append((f"'labels' has the name {nameless[0]!r}, which cannot be printed", "Give the class a name."))
     values = {name: tuple(value) if isinstance(value, list) else (value,) for name, value in labels.items()}
     used = sorted({value for group in values.values() for value in group} - {0})
     for name, group in values.items():

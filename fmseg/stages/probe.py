@@ -17,7 +17,7 @@ from fmseg.inference.probes import probe, thinned
 from fmseg.networks.vit import ViT
 from fmseg.networks.weights import load_backbone
 from fmseg.planning.folds import load_folds
-from fmseg.planning.patients import patients_of
+from fmseg.planning.patients import known_patients
 from fmseg.planning.planner import DEFAULT_NAME, plans_file
 from fmseg.planning.regimes import check_apart
 from fmseg.records.dataset import Dataset
@@ -112,7 +112,7 @@ def open_probed(workspace: Workspace, name: str, num_folds: int, most_cases: int
     store = Store.of(folder, plans)
     folds = load_folds(workspace.need(folder / "splits_final.json", command))[:num_folds]
     dataset = Dataset.load(workspace.raw_dataset(name))
-    patients = patients_of(dataset, list(store.cases)).of_case
+    patients = known_patients(workspace, dataset, list(store.cases))
     kept = tuple(thinned(fold, store, most_cases) for fold in folds)
     for number, fold in enumerate(kept):
         check_apart(fold, patients, f"{name}, fold {number}")

@@ -22,7 +22,7 @@ from fmseg.inference.ensemble import dice_of_case, mean_dice, weighted_mean
 from fmseg.inference.members import classes_of, scheme_of
 from fmseg.inference.probabilities import ENDING, load_probabilities
 from fmseg.inference.trained import chosen_runs
-from fmseg.planning.patients import patients_of
+from fmseg.planning.patients import known_patients
 from fmseg.records.dataset import Dataset
 from fmseg.records.run import RunConfig
 from fmseg.reporting.feature_pictures import to_grey
@@ -153,7 +153,7 @@ def _label_map(trained: _Trained, case: str) -> np.ndarray:
 
 def _patients(trained: _Trained) -> Mapping[str, str]:
     dataset = Dataset.load(trained.workspace.raw_dataset(trained.name))
-    return patients_of(dataset, list(trained.folders)).of_case
+    return known_patients(trained.workspace, dataset, list(trained.folders))
 
 
 def _table(found: Sequence[Doubt], columns: Sequence[str]) -> str:

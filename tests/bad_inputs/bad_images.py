@@ -437,6 +437,55 @@ def _unpack(folder: Path) -> None:
     declare(folder, file_ending=".nii")
 
 
+# what decoders do not mind
+
+
+@bad("imagesTr/P00_0_0000.png", "ends too early")
+def image_without_its_end(folder: Path) -> None:
+    path = image(folder)
+    path.write_bytes(path.read_bytes()[:-12])
+
+
+@bad("imagesTr/P00_0_0000.png", "checksum")
+def image_whose_second_half_was_never_written(folder: Path) -> None:
+    content = image(folder).read_bytes()
+    image(folder).write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+
+
+@bad("imagesTr/P00_0_0000.png", "behind its end", code=0)
+def two_images_in_one_file(folder: Path) -> None:
+    image(folder).write_bytes(2 * image(folder).read_bytes())
+
+
+@bad("imagesTr/P00_0_0000.png", "no PNG")
+def pointer_of_git(folder: Path) -> None:
+    lines = ("version https://git-lfs.github.com/spec/v1", f"oid sha256:{64 * 'a'}", "size 12345", "")
+    image(folder).write_text("\n".join(lines))
+
+
+@bad("P00_0_0000.nii.gz", "longer than its header says", base="nii")
+def volume_with_more_than_it_says(folder: Path) -> None:
+    path = image(folder)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(range(1, 200))))
+
+
+@bad("P00_0_0000.nii.gz", "begin at byte 1e+12", base="nii")
+def volume_whose_pixels_begin_far_away(folder: Path) -> None:
+    _header(image(folder), 108, struct.pack("<f", 1e12))
+
+
+@bad("P00_0_0000.nii.gz", "begin at byte nan", base="nii")
+def volume_whose_pixels_begin_nowhere(folder: Path) -> None:
+    _header(image(folder), 108, struct.pack("<f", float("nan")))
+
+
+@bad("P00_0_0000.nii.gz", "'pixdim'", "by its matrix", code=0, base="nii")
+def volume_of_two_sizes(folder: Path) -> None:
+    for path in (image(folder), label(folder)):
+        _header(path, 254, struct.pack("<h", 1))  # the second matrix counts
+        _header(path, 280, struct.pack("<12f", -3, 0, 0, 0, 0, -3, 0, 0, 0, 0, 3, 0))
+
+
 def _header(path: Path, offset: int, value: bytes) -> None:
     content = bytearray(gzip.decompress(path.read_bytes()))
     content[offset : offset + len(value)] = value

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 from sound import Bad, collected, cut, declare, discs, edit, image, label, link, pixels, save, save_volume, volume
@@ -145,6 +146,22 @@ def label_map_in_colours(folder: Path) -> None:
     edit(label(folder), lambda values: colours[values])
 
 
+@bad("dataset.json", "'mask_colors'", "fmseg convert masks", "-d 502")
+def colours_of_masks_declared(folder: Path) -> None:
+    declare(folder, mask_colors={"head": "#ff0000", "organ": "#00ff00"})
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
+    for path in sorted((folder / "labelsTr").iterdir()):
+        edit(path, lambda values: colours[values])
+
+
+@bad("labelsTr", "thin lines", "fmseg convert masks", code=0)
+def label_maps_of_outlines(folder: Path) -> None:
+    declare(folder, labels={"background": 0, "head": 1})
+    for path in sorted((folder / "labelsTr").iterdir()):
+        drawn = (pixels(path) > 0).astype(np.uint8)
+        edit(path, lambda _, drawn=drawn: drawn - cv2.erode(drawn, np.ones((3, 3), np.uint8)))
+
+
 @bad(HERE, "7", "declared are 0, 1, 2")
 def palette_with_a_value_too_many(folder: Path) -> None:
     values = pixels(label(folder)).copy()
@@ -152,6 +169,31 @@ def palette_with_a_value_too_many(folder: Path) -> None:
     image_ = Image.fromarray(values).convert("P")
     image_.putdata(values.ravel().tolist())
     image_.save(label(folder))
+
+
+@bad("P00_0", "no background", code=0)
+def label_map_inside_out(folder: Path) -> None:
+    edit(label(folder), lambda values: np.where(values == 0, 1, 2).astype(np.uint8))
+
+
+@bad("P00_0", "pieces", code=0)
+def label_map_of_noise(folder: Path) -> None:
+    edit(label(folder), lambda values: (np.random.default_rng(0).random(values.shape) < 0.1).astype(np.uint8))
+
+
+@bad("P00_0", "1 pixel", code=0)
+def label_map_of_one_pixel(folder: Path) -> None:
+    def speck(values: np.ndarray) -> np.ndarray:
+        empty = np.zeros_like(values)
+        empty[3, 3] = 1
+        return empty
+
+    edit(label(folder), speck)
+
+
+@bad(HERE, "ends too early")
+def label_map_without_its_end(folder: Path) -> None:
+    label(folder).write_bytes(label(folder).read_bytes()[:-12])
 
 
 @bad("labelsTr/P00_0.jpg", "JPEG")

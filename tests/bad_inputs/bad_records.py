@@ -23,6 +23,34 @@ def source(folder: Path) -> str:
 # dataset.json
 
 
+@bad("dataset.json", "''", "cannot be printed")
+def label_without_name(folder: Path) -> None:
+    declare(folder, labels={"background": 0, "": 1, "organ": 2})
+
+
+@bad("dataset.json", "cannot be printed")
+def label_that_clears_the_screen(folder: Path) -> None:
+    declare(folder, labels={"background": 0, "he\x1b[2Jad": 1, "organ": 2})
+
+
+@bad("patients.csv", "no such file")
+def folds_by_centre_without_centres(folder: Path) -> None:
+    declare(folder, split_by="centre")
+
+
+@bad("patients.csv", "one centre")
+def folds_by_centre_of_one(folder: Path) -> None:
+    declare(folder, split_by="centre")
+    rows = "".join(f"{case},{case[:3]},here\n" for case in CASES)
+    (folder / "patients.csv").write_text(f"case,patient,centre\n{rows}")
+
+
+@bad("labelsTr.csv", "'nan'", "missing", code=0, base="classes")
+def class_of_pandas_for_nothing(folder: Path) -> None:
+    lines = "".join(f"{case},{'nan' if number % 2 else 'a'}\n" for number, case in enumerate(CASES))
+    (folder / "labelsTr.csv").write_text(f"case,label\n{lines}")
+
+
 @bad("dataset.json", "no such file")
 def no_declaration(folder: Path) -> None:
     (folder / "dataset.json").unlink()

@@ -6,6 +6,7 @@ import torch
 from toy_run import toy_fit
 
 from fmseg.errors import FmsegError
+from fmseg.learning import loop
 from fmseg.learning.loop import Hook
 from fmseg.learning.runtime import Runtime
 from fmseg.records.run import RunFolder
@@ -40,6 +41,18 @@ def test_metrics_hold_means_and_timing_holds_times(tmp_path):
     assert coarse[1]["lr"] == fine[7]["lr"]
     timing = [json.loads(line) for line in (tmp_path / "coarse/timing.jsonl").read_text().splitlines()]
     assert set(timing[0]) == {"step", "seconds", "images_per_s", "data_wait_share"}
+
+
+@pytest.mark.parametrize(("minutes_a_step", "wanted"), [(0.1, 1), (6.0, 5), (11.0, 10)])
+def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch, minutes_a_step, wanted):
+    """So what a kill costs is some minutes, however long a step takes."""
+    saved: list[int] = []
+    monkeypatch.setattr(loop, "save_checkpoint", lambda folder, step, *_: saved.append(step))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: 60.0 * minutes_a_step * len(steps))
+    steps: list[int] = []
+    hook = Hook(1, lambda step: steps.append(step) or {})
+    toy_fit(tmp_path, 10, checkpoint_every=None, checkpoint_minutes=10.0, hooks=(hook,))
+    assert len(saved) == wanted and saved[-1] == 10
 
 
 def test_randomness_is_a_function_of_seed_step_and_rank():

@@ -69,6 +69,7 @@ def toy_fit(
     accumulation: int = 1,
     log_every: int = 4,
     checkpoint_every: int | None = 3,
+    checkpoint_minutes: float = 10.0,
     runtime: Runtime | None = None,
     before_step: Callable[[int], None] = lambda step: None,
     change: Callable[[int, dict[str, Tensor]], dict[str, Tensor]] = lambda step, batch: batch,
@@ -101,6 +102,7 @@ def toy_fit(
         seed=7,
         log_every=log_every,
         checkpoint_every=checkpoint_every,
+        checkpoint_minutes=checkpoint_minutes,
         should_end=should_end,
     )
     fit(task, batches, optimizer, schedule, RunFolder(folder), runtime, options, hooks)

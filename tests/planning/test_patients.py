@@ -1,9 +1,12 @@
 import errno
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 
+import fmseg
 from fmseg.errors import BadData, EnvironmentProblem
 from fmseg.planning.patients import guess_patients, patient_salt, patients_of
 from fmseg.records.dataset import Dataset
@@ -77,3 +80,13 @@ def test_a_full_disk_leaves_no_half_salt(tmp_path, monkeypatch):
     monkeypatch.undo()
     salt = patient_salt(tmp_path)
     assert len(salt) == 32 and patient_salt(tmp_path) == salt
+
+
+def test_nobody_derives_patients_from_names_alone():
+    """But those that measure, and the doctor, which compares names of training and test."""
+    package = Path(fmseg.__file__).parent
+    callers = {
+        path for path in package.rglob("*.py") if re.search(r"\b(?:patients_of|guess_patients)\(", path.read_text())
+    }
+    wanted = {"planning/patients.py", "stages/fingerprint.py", "stages/doctor/tests.py"}
+    assert {str(path.relative_to(package)) for path in callers} == wanted

@@ -5,9 +5,13 @@ import json
 import numpy as np
 from test_readers_dicom import write as write_dicom
 
+from fmseg.imaging.case import Geometry
 from fmseg.imaging.measure import read_facts
+from fmseg.imaging.readers import write_label
+from fmseg.planning.patients import known_patients
 from fmseg.records.dataset import Dataset
 from fmseg.stages.doctor import doctor
+from fmseg.stages.evaluate import evaluate
 from fmseg.stages.fingerprint import fingerprint
 from fmseg.workspace import Workspace
 
@@ -93,3 +97,45 @@ def test_a_patient_of_the_headers_on_both_sides_is_found(tmp_path):
     assert [each.where for each in both] == ["imagesTs"] and "88456" not in both[0].problem
     write_dicom(folder / "imagesTs" / "t", pixels, PatientID="MRN 5")
     assert not [each for each in doctor(workspace, "Dataset501_Clips") if "both" in each.problem]
+
+
+def write_test_images(folder, patients):
+    (folder / "imagesTs").mkdir()
+    for number, (name, patient) in enumerate(patients.items(), start=20):
+        pixels = np.random.default_rng(number).integers(0, 255, (1, 12, 20), np.uint8)
+        write_dicom(folder / "imagesTs" / f"{name}.dcm", pixels, PatientID=patient)
+
+
+def test_whoever_asks_for_a_patient_gets_the_one_of_the_folds(tmp_path):
+    workspace = make(tmp_path)
+    folder = workspace.raw_dataset("Dataset501_Clips")
+    declaration = {"channel_names": {"0": "ultrasound"}, "task": "classification", "file_ending": ""}
+    (folder / "dataset.json").write_text(json.dumps(declaration))
+    (folder / "labelsTr.csv").write_text("case,label\na,x\nb,y\nc,x\nd,y\n")
+    write_test_images(folder, {"t": "MRN 88456", "u": "MRN 3", "v": ""})
+    dataset = Dataset.load(folder)
+    asked = ["d", "a", "t", "b", "u", "v", "c"]
+    before = known_patients(workspace, dataset, asked)
+    _, measured_ones = measured(workspace)
+    found = known_patients(workspace, dataset, asked)
+    assert found == before, "headers say the same before and after they were measured"
+    assert {case: found[case] for case in PATIENTS} == measured_ones
+    assert found["t"] == found["c"] and found["v"] == "v" and len(set(found.values())) == 5
+    (folder / "patients.csv").write_text("case,patient\nt,P1\na,P1\n")
+    assert known_patients(workspace, dataset, ["t", "a", "c"]) == {"t": "P1", "a": "P1", "c": "c"}
+
+
+def test_test_images_of_one_patient_count_as_one_in_the_scores(tmp_path):
+    workspace = Workspace.find(tmp_path)
+    folder = workspace.raw_dataset("Dataset501_Clips")
+    folder.mkdir(parents=True)
+    labels = {"background": 0, "head": 1}
+    declaration = {"channel_names": {"0": "ultrasound"}, "labels": labels, "file_ending": ".dcm"}
+    (folder / "dataset.json").write_text(json.dumps(declaration))
+    write_test_images(folder, {"x": "MRN 1", "y": "MRN 1", "z": "MRN 2"})
+    for place in (folder / "labelsTs", tmp_path / "out"):
+        place.mkdir()
+        for name in "xyz":
+            write_label(np.ones((1, 12, 20), np.uint8), Geometry(None, is_2d=True), place / f"{name}.png")
+    x, y, z = (case.patient for case in evaluate(workspace, "Dataset501_Clips", tmp_path / "out").cases)
+    assert x == y != z and "MRN" not in (tmp_path / "out" / "scores.json").read_text()

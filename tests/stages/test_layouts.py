@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -287,6 +288,30 @@ def test_colours_that_jpeg_has_mixed_are_refused(workspace, tmp_path):
 
     with pytest.raises(BadData, match="too many for classes"):
         convert(workspace, "masks", make_kind(tmp_path / "source", mixed), 501)
+
+
+def test_a_dataset_whose_masks_must_be_mapped_says_how_and_is_brought_with_patients(raw_dataset):
+    """The command that the doctor gives is typed as it stands."""
+    workspace = raw_dataset()
+    folder = workspace.raw_dataset("Dataset501_Discs")
+    colours = np.array([[0, 0, 0], [0, 0, 255], [0, 255, 0]], np.uint8)  # in OpenCV's order
+    wanted = {}
+    for path in (folder / "labelsTr").iterdir():
+        wanted[path.stem] = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        write_image(path, colours[wanted[path.stem]])
+    declared = json.loads((folder / "dataset.json").read_text())
+    said = {"mask_colors": {"head": "#ff0000", "organ": "#00ff00"}}
+    (folder / "dataset.json").write_text(json.dumps(declared | said))
+    (folder / "patients.csv").write_text("case,patient\n" + "".join(f"{case},{case[:3]}\n" for case in wanted))
+    with pytest.raises(BadRecord, match="'mask_colors'") as refused:
+        Dataset.load(folder)
+    command = re.search(r"fmseg convert masks (\S+) -d (\d+)", str(refused.value))
+    summary = convert(workspace, "masks", Path(command[1]), int(command[2]))
+    assert (summary.dataset, summary.num_cases, summary.skipped) == ("Dataset502_Discs", len(wanted), ())
+    dataset = Dataset.load(summary.folder)
+    assert dataset.labels.names == ("head", "organ") and summary.num_patients == 3
+    for case in dataset.training_cases():
+        np.testing.assert_array_equal(label_of(dataset, case.name), wanted[case.name])
 
 
 def test_outlines_are_found_and_filled(workspace, tmp_path):

@@ -111,6 +111,31 @@ def test_bad_files_are_named_and_the_others_done(workspace, images, tmp_path):
     assert (again.num_predicted, again.num_existing, again.exit_code) == (2, 2, 0)
 
 
+def test_images_of_one_name_and_two_endings_have_a_line_each(workspace, images, tmp_path):
+    Image.fromarray(255 - np.asarray(Image.open(images / "b.png"))).save(images / "b.tif")
+    report = predict(workspace, images, tmp_path / "out")
+    assert report.num_predicted == 5 and report.exit_code == 0
+    files = {case: row["file"] for case, row in rows(tmp_path / "out").items()}
+    assert files == {"a": "a.png", "b.png": "b.png", "b.tif": "b.tif", "c": "c.tif", "d": "d.png"}
+    # one that comes later takes nobody's line either
+    shutil.copy(images / "b.png", images / "c.bmp.png")
+    Image.open(images / "c.tif").save(images / "c.png")
+    assert predict(workspace, images, tmp_path / "out").num_existing == 5
+    files = [row["file"] for row in rows(tmp_path / "out").values()]
+    assert sorted(files) == ["a.png", "b.png", "b.tif", "c.bmp.png", "c.png", "c.tif", "d.png"]
+
+
+def test_what_is_refused_stands_in_the_table_until_it_is_mended(workspace, images, tmp_path):
+    shutil.copy(images / "a_0000.png", images / "B.png")  # b.png is there, which some file systems take for one
+    assert predict(workspace, images, tmp_path / "out").exit_code == 5
+    found = rows(tmp_path / "out")
+    assert {case for case, row in found.items() if not row["file"]} == {"b.png", "B.png"}
+    assert "Rename one of them" in found["B.png"]["note"]
+    (images / "B.png").rename(images / "e.png")
+    assert predict(workspace, images, tmp_path / "out").exit_code == 0
+    assert all(row["file"] for row in rows(tmp_path / "out").values())
+
+
 def test_inputs_and_other_peoples_files_are_never_overwritten(workspace, images, tmp_path):
     with pytest.raises(UsageError, match="among the images"):
         predict(workspace, images, images)

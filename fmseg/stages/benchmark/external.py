@@ -28,7 +28,7 @@ from fmseg.inference.out_of_fold import distance_unit, save_scores
 from fmseg.inference.out_of_fold_classes import save_class_scores
 from fmseg.inference.predictor import Prediction, Predictor
 from fmseg.inference.scoring import NSD_TOLERANCE, score
-from fmseg.planning.patients import patients_of
+from fmseg.planning.patients import known_patients
 from fmseg.records.dataset import CaseFiles, Dataset, visible_files
 from fmseg.records.endings import strip_ending
 from fmseg.records.labels import LabelScheme, split_classes
@@ -67,7 +67,7 @@ def score_elsewhere(workspace: Workspace, run_folder: Path, name: str, place: Pa
     learned = config.evolve(cases=Fold(train=config.cases.train, val=()).model_dump(mode="json"))
     exposure = exposure_of(workspace, [learned])
     way = _on_label_maps if dataset.task == "segmentation" else _on_classes
-    tested = way(member, dataset, exposure, is_own=is_own)
+    tested = way(workspace, member, dataset, exposure, is_own=is_own)
     target = place / "test" if is_own else place
     if isinstance(tested.scores, Scores):
         save_scores(tested.scores, target)
@@ -87,12 +87,14 @@ def need_alike(workspace: Workspace, plans: Plans, name: str) -> None:
         raise BadData(f"{name} shows none of the classes {', '.join(plans.labels.names)} of {plans.dataset}.")
 
 
-def _on_label_maps(member: Member, dataset: Dataset, exposure: Exposure, *, is_own: bool) -> Tested:
+def _on_label_maps(
+    workspace: Workspace, member: Member, dataset: Dataset, exposure: Exposure, *, is_own: bool
+) -> Tested:
     scheme = scheme_of(member.config)
     read = label_reader(dataset.labels, scheme, dataset.name)
     cases = [case for case in _images(dataset, is_own=is_own) if case.label is not None]
     unit = distance_unit([case.label for case in cases if case.label is not None])
-    patients = patients_of(dataset, [case.name for case in cases]).of_case
+    patients = known_patients(workspace, dataset, [case.name for case in cases])
 
     def finish(done: Prediction) -> tuple[str, CaseScore]:
         assert done.files.label is not None
@@ -111,7 +113,7 @@ def _on_label_maps(member: Member, dataset: Dataset, exposure: Exposure, *, is_o
     return Tested(scores, _count_seen([sight for sight, _ in kept]), len(cases) - len(kept))
 
 
-def _on_classes(member: Member, dataset: Dataset, exposure: Exposure, *, is_own: bool) -> Tested:
+def _on_classes(workspace: Workspace, member: Member, dataset: Dataset, exposure: Exposure, *, is_own: bool) -> Tested:
     scheme = classes_of(member.config)
     source = dataset.folder / ("labelsTs.csv" if is_own else "labelsTr.csv")
     labels = read_classes(source)
@@ -130,7 +132,7 @@ def _on_classes(member: Member, dataset: Dataset, exposure: Exposure, *, is_own:
         np.array([row for _, _, row in kept], dtype=np.float64),
         targets_from_classes(labels, names, scheme, source),
         scheme,
-        patients=patients_of(dataset, names).of_case,
+        patients=known_patients(workspace, dataset, names),
     )
     return Tested(scores, _count_seen([sight for sight, _, _ in kept]), len(images) - len(kept))
 

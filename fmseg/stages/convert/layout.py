@@ -89,6 +89,11 @@ class NewDataset:
         if patient:
             self.patients[case] = patient
 
+    @property
+    def cases(self) -> set[str]:
+        """The names of all cases until now."""
+        return {*self._images["Tr"], *self._images["Ts"]}
+
     def skip(self, path: Path, reason: str) -> None:
         """Note why a file is left out; the first reason stays."""
         self.skipped.setdefault(relative(path, self.source), reason)

@@ -22,7 +22,9 @@ from fmseg.files import read_json
 from fmseg.imaging.case import Array
 from fmseg.imaging.masks import LOSSY, MaskScheme, fill_lines, find_scheme, read_values
 from fmseg.records.cases import is_image_file, is_junk
+from fmseg.records.dataset import SPACINGS
 from fmseg.records.record import explain_validation
+from fmseg.records.tables import read_rows
 from fmseg.stages.convert.layout import (
     Layout,
     NewDataset,
@@ -30,6 +32,7 @@ from fmseg.stages.convert.layout import (
     all_files,
     checked_size,
     layouts,
+    place_file,
     plain_name,
     reason_of,
     stem_of,
@@ -45,6 +48,7 @@ MASK_FOLDERS = frozenset((
 ))
 # fmt: on
 TEST_FOLDERS = frozenset(("test", "testing", "test_set", "imagests", "labelsts"))
+FIRST_CHANNEL = "_0000"
 #: values from this one on are drawn, where a mask was saved with loss
 LOSSY_LEAST = 128
 #: behind a name; a number behind it counts masks of one image
@@ -126,8 +130,22 @@ def bring(source: Path, target: Path) -> Skipped:
         dataset.used.update(files)
     if (source / "dataset.json").exists():
         dataset.used.add(source / "dataset.json")
+    _bring_tables(dataset)
     labels = {"background": 0} | {name: value for value, name in enumerate(names, start=1)}
     return dataset.finish({"labels": labels, "task": "segmentation"} | said.kept, "neither an image nor a mask")
+
+
+def _bring_tables(dataset: NewDataset) -> None:
+    """Take patients and pixel sizes along, where the source has them by case."""
+    for path in (dataset.source / name for name in ("patients.csv", SPACINGS)):
+        if not path.exists():
+            continue
+        unknown = {row["case"] for _, row in read_rows(path, ("case",))} - dataset.cases
+        if unknown:
+            dataset.skip(path, f"it speaks of cases that are called otherwise now, such as {min(unknown)}")
+            continue
+        place_file(path, dataset.target / path.name)
+        dataset.used.add(path)
 
 
 def _pairs(source: Path, said: Declaration, dataset: NewDataset) -> dict[Key, Pair]:
@@ -145,6 +163,11 @@ def _pairs(source: Path, said: Declaration, dataset: NewDataset) -> dict[Key, Pa
             dataset.skip(path, f"another image is called {path.name} too")
         else:
             images[parts, stem_of(path)] = Pair(path, is_test)
+    for parts, stem in [key for key in images if key[1].endswith(FIRST_CHANNEL)]:
+        # of an nnU-Net dataset with one channel, whose masks have no such number
+        bare = parts, stem.removesuffix(FIRST_CHANNEL)
+        if not {bare, (parts, f"{bare[1]}_0001")} & images.keys():
+            images[bare] = images.pop((parts, stem))
     for parts, stem, name, path in masks:
         own, above = images.get((parts, stem)), images.get((parts[:-1], stem))
         if own is not None:

@@ -21,10 +21,10 @@ from fmseg.imaging.survey import Colours, finding, is_too_many, odd_kind, repeti
 from fmseg.records.dataset import Dataset
 from fmseg.records.declaration import BadDeclaration
 from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint, Severity
-from fmseg.stages.doctor.layout import layout, names
+from fmseg.stages.doctor.layout import layout, names, outlined
 from fmseg.stages.doctor.likeness import copied_labels, duplicates, near_duplicates
 from fmseg.stages.doctor.mending import copy_mended, leave_out
-from fmseg.stages.doctor.outliers import absent_classes, odd_sizes, odd_spacings
+from fmseg.stages.doctor.outliers import absent_classes, odd_labels, odd_sizes, odd_spacings
 from fmseg.stages.doctor.sheet import draw_sheet
 from fmseg.stages.doctor.tables import classes, folds, number, patients_table
 from fmseg.stages.doctor.tests import TestCase, measure_tests, patients_on_both_sides, save_tests, tests_findings
@@ -127,7 +127,9 @@ def _labelled(
         yield from classes(dataset, facts)
     else:
         yield from absent_classes(dataset, facts)
+        yield from odd_labels(facts)
         yield from copied_labels(facts)
+        yield from outlined(dataset, facts)
     yield from patients_table(dataset, measured, [fact.case for fact in facts])
     yield from folds(dataset, facts)
     yield from duplicates(dataset, facts, folder)

@@ -3,16 +3,18 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from fmseg.imaging.masks import are_lines
 from fmseg.imaging.survey import finding, listed
 from fmseg.records.cases import CaseNames, key_of, odd_entries
 from fmseg.records.dataset import Dataset, visible_files
+from fmseg.records.declaration import free_number
 from fmseg.records.endings import image_endings, strip_ending
-from fmseg.records.fingerprint import Finding, Severity
+from fmseg.records.fingerprint import CaseFacts, Finding, Severity
 
 NOT_READ = "It is left out, and nobody may notice."
 WITHOUT_IMAGE = "this label map has no image"
@@ -63,6 +65,17 @@ def names(dataset: Dataset) -> Iterator[Finding]:
             files = listed([path.name for case in cases for path in case.images])
             problem = f"{files} give one case name; only the first is used"
             yield finding("warning", own[0], problem, "Rename them.", NOT_READ, own)
+
+
+def outlined(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Find label maps that are drawn as lines around what they mean."""
+    flat = {fact.case for fact in facts if fact.label_counts and fact.shape[0] == 1}
+    paths = [case.label for case in dataset.training_cases() if case.name in flat and case.label is not None]
+    if paths and are_lines(paths, [value for value in dataset.labels.declared if value]):
+        problem = "the label maps are thin lines around something"
+        mend = f"If what lies within them is meant, fill them, into a new dataset: fmseg convert masks {dataset.folder}"
+        why = "A network would learn to draw the line, which hardly covers anything."
+        yield finding("warning", LABELS, problem, f"{mend} -d {free_number(dataset.folder.parent)}", why)
 
 
 def _strays(folder: Path, dataset: Dataset) -> Iterator[Finding]:

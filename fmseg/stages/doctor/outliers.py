@@ -12,6 +12,10 @@ from fmseg.records.fingerprint import CaseFacts, Finding
 MAX_SIZE_RATIO = 16.0
 #: likewise of the size of a pixel: mm taken for cm is 10, for micrometres 1000
 MAX_SPACING_RATIO = 5.0
+#: so many pieces, of fewer pixels than that each on average, are noise
+MIN_DUST, MAX_DUST_PX = 50, 8
+#: so few pixels, and that part of the median, are a speck
+MAX_SPECK_PX, MIN_SPECK_RATIO = 4, 100
 
 
 def odd_sizes(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
@@ -72,6 +76,26 @@ def absent_classes(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Fin
         if not count:
             problem = f"'labels' declares {name}, which no label map shows"
             yield finding("warning", "dataset.json", problem, "Remove it, or look for the cases that show it.", UNSEEN)
+
+
+def odd_labels(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Find label maps without a background, of dust, or of next to nothing."""
+    totals = [sum(pixels for _, pixels, _ in fact.label_counts) for fact in facts]
+    median = float(np.median([total for total in totals if total] or [0]))
+    for fact, total in zip(facts, totals, strict=True):
+        pieces = sum(count for _, _, count in fact.label_counts)
+        if not total:
+            continue  # told where it was measured
+        if total == fact.shape[0] * fact.shape[1] * fact.shape[2]:
+            problem, why = "its label map has no background: every pixel is of a class", "It may be turned inside out."
+        elif pieces >= MIN_DUST and total < MAX_DUST_PX * pieces:
+            problem, why = f"its label map is {pieces} pieces of {total / pieces:.1f} pixels", "It looks like noise."
+        elif total <= MAX_SPECK_PX and total * MIN_SPECK_RATIO <= median:
+            what = "1 pixel" if total == 1 else f"{total} pixels"
+            problem, why = f"{what} are labelled, where others have {median:.0f}", "It may be a slip of the pen."
+        else:
+            continue
+        yield finding("warning", fact.case, problem, "Look at it, and correct it.", why, [fact.case])
 
 
 UNSEEN = "A network cannot learn what it never sees."

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from fmseg.errors import BadData
 from fmseg.imaging.survey import finding, listed
-from fmseg.planning.folds import check_folds, load_folds
+from fmseg.planning.folds import check_folds, load_folds, make_centre_folds
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint
 from fmseg.records.labels import is_labelled, split_classes
@@ -13,6 +13,8 @@ from fmseg.records.labels import is_labelled, split_classes
 CLASSES, PATIENTS, SPLITS = "labelsTr.csv", "patients.csv", "splits_final.json"
 FOLDS = 5
 LOST = "A file was lost, or a name is written in another way."
+#: what programs write into cells in which there is nothing
+MISSING = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "nil", "?", "missing"))
 LEAK = "Images of one patient are alike: on both sides of a fold, scores are too good."
 
 
@@ -50,6 +52,10 @@ def _names_of_classes(found: Sequence[str]) -> Iterator[Finding]:
     folded = defaultdict(list)
     for name in found:
         folded[" ".join(name.casefold().split())].append(name)
+        if name.casefold() in MISSING:
+            problem = f"the class '{name}' looks like a value that is missing"
+            mend = "Leave the cell empty where nobody knows the class, or rename the class."
+            yield finding("warning", CLASSES, problem, mend, "It is learned as a class.")
     for alike in folded.values():
         if len(alike) > 1:
             problem = f"the classes {', '.join(alike)} differ only in case or spaces"
@@ -93,6 +99,12 @@ def folds(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
         )
         mend = f"Add another patient, or say in {PATIENTS} (case,patient) whose each case is."
         yield finding("error", dataset.name, problem, mend, LEAK)
+    if dataset.declaration.split_by == "centre" and patients:
+        try:
+            make_centre_folds(patients, dataset.centres_of_cases(), source=dataset.folder / PATIENTS)
+        except BadData as error:
+            problem, _, mend = str(error).removeprefix(f"{dataset.folder / PATIENTS}").lstrip(":, ").partition(". ")
+            yield finding("error", PATIENTS, problem, mend, "No fold can be validated on a centre of its own.")
     path = dataset.folder / SPLITS
     if not path.exists():
         return

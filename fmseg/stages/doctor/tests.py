@@ -89,9 +89,12 @@ def patients_on_both_sides(
         return
     headers = {test.header_patient: test.case for test in tests if test.header_patient}
     training: list[str] = []
+    told: set[str] = set()  # cases whose header names their patient
     met: dict[str, str] = {}  # patient of a header -> a training case
     for fact in facts:
         training.append(fact.case)
+        if fact.header_patient:
+            told.add(fact.case)
         if fact.header_patient in headers:
             met[fact.header_patient] = fact.case
     if met:
@@ -107,6 +110,9 @@ def patients_on_both_sides(
         problem = f"patients of the test images are unknown ({error})"
         yield finding("note", "imagesTs", problem, "Declare them too.", SEEN)
         return
+    if not found.declared:  # then headers come before names
+        training = [case for case in training if case not in told]
+        names = [test.case for test in tests if not test.header_patient]
     patients = {found.of_case[case] for case in training}
     shared = sorted({found.of_case[name] for name in names if name not in there} & patients)
     if shared:

@@ -11,7 +11,7 @@ from fmseg.stages.evaluate import classification, segmentation
 from fmseg.workspace import Workspace
 
 #: task -> what scores it, and where the labels of test images lie in a raw dataset
-WAYS: dict[str, tuple[Callable[[Dataset, Path, Path], Scores | ClassificationScores], str]] = {
+WAYS: dict[str, tuple[Callable[[Workspace, Dataset, Path, Path], Scores | ClassificationScores], str]] = {
     "segmentation": (segmentation.evaluate, "labelsTs"),
     "classification": (classification.evaluate, "labelsTs.csv"),
 }
@@ -29,7 +29,7 @@ def evaluate(
     if dataset.task not in WAYS:
         raise UsageError(f"{name} has no labels, so there is nothing to score it against.")
     score, place = WAYS[dataset.task]
-    scores = score(dataset, predictions, labels or dataset.folder / place)
+    scores = score(workspace, dataset, predictions, labels or dataset.folder / place)
     if scores.seen:
         tell(scores.seen)
     return scores

@@ -9,14 +9,15 @@ from fmseg.imaging.decode import targets_from_classes
 from fmseg.inference.class_scoring import score_classes
 from fmseg.inference.out_of_fold_classes import save_class_scores
 from fmseg.inference.prediction_table import PROBABILITY, read_seen_of
-from fmseg.planning.patients import patients_of
+from fmseg.planning.patients import known_patients
 from fmseg.records.dataset import Dataset
 from fmseg.records.labels import ClassScheme
 from fmseg.records.scores import ClassificationScores
 from fmseg.records.tables import read_classes, read_rows
+from fmseg.workspace import Workspace
 
 
-def evaluate(dataset: Dataset, predictions: Path, labels: Path) -> ClassificationScores:
+def evaluate(workspace: Workspace, dataset: Dataset, predictions: Path, labels: Path) -> ClassificationScores:
     """Score every case of ``labels`` (a CSV like labelsTr.csv); it must have a prediction.
 
     predictions: a folder that ``predict`` wrote to, or its predictions.csv.
@@ -37,7 +38,7 @@ def evaluate(dataset: Dataset, predictions: Path, labels: Path) -> Classificatio
         np.array([found[case] for case in cases]),
         targets_from_classes(wanted, cases, scheme, labels),
         scheme,
-        patients=patients_of(dataset, cases).of_case,
+        patients=known_patients(workspace, dataset, cases),
     ).evolve(seen=read_seen_of(path, cases))
     save_class_scores(scores, path.parent)
     return scores

@@ -9,13 +9,14 @@ from fmseg.files import natural_key
 from fmseg.imaging.readers import read_label
 from fmseg.inference.out_of_fold import Shape, save_scores, score_cases
 from fmseg.inference.prediction_table import read_seen_of
-from fmseg.planning.patients import patients_of
+from fmseg.planning.patients import known_patients
 from fmseg.records.dataset import CaseFiles, Dataset, visible_files
 from fmseg.records.endings import image_endings, strip_ending
 from fmseg.records.scores import Scores
+from fmseg.workspace import Workspace
 
 
-def evaluate(dataset: Dataset, predictions: Path, labels: Path) -> Scores:
+def evaluate(workspace: Workspace, dataset: Dataset, predictions: Path, labels: Path) -> Scores:
     """Score every label map of ``labels`` that has a prediction of the same name; the endings may differ.
 
     summary.json has nnU-Net's keys.
@@ -32,7 +33,7 @@ def evaluate(dataset: Dataset, predictions: Path, labels: Path) -> Scores:
         [CaseFiles(case, (found[case],), path) for case, path in wanted.items()],
         _read_prediction,
         dataset.labels,
-        patients=patients_of(dataset, list(wanted)).of_case,
+        patients=known_patients(workspace, dataset, list(wanted)),
     ).evolve(seen=read_seen_of(predictions / "report.csv", list(wanted)))
     save_scores(scores, predictions)
     return scores

@@ -23,6 +23,7 @@ from fmseg.inference.inputs import Inputs, find_inputs
 from fmseg.inference.members import WEIGHTS, Member, outputs_of
 from fmseg.inference.trained import Chosen, chosen_runs, trained_results
 from fmseg.records.bundle import MANIFEST
+from fmseg.records.dataset import CaseFiles
 from fmseg.records.run import Provenance, RunConfig
 from fmseg.records.seen import Seen
 from fmseg.stages.predict.classification import ClassWriter
@@ -122,13 +123,15 @@ def _predict(
     failed = list(inputs.refused)
     for file, problem in failed:
         logger.warning("skipped %s: %s", file, problem)
+        table.add(writer.skipped(CaseFiles(file, (input_folder / file,), None), problem))
     for answer in track(writer.answers(waiting), "predict", len(waiting)):
         if isinstance(answer, Failure):
             failed.append((answer.files.images[0].name, answer.problem))
             logger.warning("skipped %s: %s", answer.files.images[0].name, answer.problem)
-            table.add(writer.skipped(answer.files, answer.problem))
+            files, cells = answer.files, writer.skipped(answer.files, answer.problem)
         else:
-            table.add(answer[1])
+            files, cells = answer
+        table.add([inputs.row_name(files), *cells[1:]])
     table.tidy()
     seen = table.seen()
     tell(seen, exposure)

@@ -11,7 +11,7 @@ from fmseg.inference.probes import MEASURES, Moments, probe, thinned
 from fmseg.inference.representation import spread_indices
 from fmseg.networks.vit import ViT
 from fmseg.planning.folds import load_folds
-from fmseg.planning.patients import patients_of
+from fmseg.planning.patients import known_patients
 from fmseg.planning.watching import CASES, LabelledSet, median_size
 from fmseg.records.dataset import Dataset
 from fmseg.records.labels import LabelScheme
@@ -69,7 +69,7 @@ def open_probe(workspace: Workspace, name: str, cases: int) -> Probe:
     store = Store.of(folder, plans)
     fold = thinned(load_folds(folder / "splits_final.json")[0], store, cases)
     dataset = Dataset.load(workspace.raw_dataset(name))
-    patients = patients_of(dataset, [*fold.train, *fold.val])[0]
+    patients = known_patients(workspace, dataset, [*fold.train, *fold.val])
     if not fold.val or len({patients[case] for case in fold.train}) < 2:
         raise BadData(f"{name}: it takes two patients to learn from and one to be scored on")
     labels = plans.labels if isinstance(plans.labels, LabelScheme) else dataset.classes_of_cases()
