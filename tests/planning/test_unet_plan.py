@@ -81,7 +81,7 @@ def test_only_the_unet_keeps_its_shape(make_plans):
     assert resolve("upernet", planned, {}).unet is None
     recipe = resolve("unet", planned, {"unet.features": "[8, 16, 32, 32, 32, 32]"})
     assert recipe.unet.features[0] == 8 and recipe.unet_optimisation is None
-    with pytest.raises(BadRecord, match="of each stage"):
+    with pytest.raises(BadRecord, match="each stage of the U-Net"):
         resolve("unet", planned, {"unet.features": "[8, 16]"})
 
 
