@@ -32,7 +32,7 @@ from fmseg.cli.launcher import launched, must_launch
 from fmseg.cli.preparation import Preparation, image_datasets, prepare_dataset
 from fmseg.cli.reports import dataset_report, foundation_report, tell_report
 from fmseg.cli.starting import start_from
-from fmseg.console import is_only_process, print_line, print_table
+from fmseg.console import is_only_process, is_speaker, print_line, print_table
 
 GoOnFrom = Annotated[
     str | None, typer.Option(help="Go on from this checkpoint, or file of weights.", autocompletion=complete_foundation)
@@ -161,6 +161,8 @@ def train(
             if scores is not None:
                 measure, found = scores.headline
                 rows.append((each, number, len(scores.cases), found.mean, found.low, found.high))
+    if not is_speaker():
+        return Output(None)  # one process chooses and reports
     columns = ("recipe", "fold", "cases", measure, "from", "to")
     value = {"folds": [dict(zip(columns, row, strict=True)) for row in rows]}
     if fold is None:

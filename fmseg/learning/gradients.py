@@ -16,7 +16,7 @@ from fmseg.errors import EnvironmentProblem
 from fmseg.learning.journal import Journal
 from fmseg.learning.memory import MAX_PARTS, Batch, KeptBuffers, free_cached, is_out_of_memory, missing_moments
 from fmseg.learning.options import FitOptions
-from fmseg.learning.parallel import distribute, is_sharded, without_sync
+from fmseg.learning.parallel import can_try_alone, distribute, is_sharded, recover, without_sync
 from fmseg.learning.runtime import Runtime
 from fmseg.networks.ranks import alone
 
@@ -45,8 +45,7 @@ class Gradients:
     def distribute(self) -> None:
         """Join the ranks, once the task's parameters are those that the run goes on from."""
         self.loss = distribute(self.task, self.runtime)
-        # the ranks of a sharded task need each other in every layer, and cannot try alone
-        self.is_rehearsed = self.runtime.world == 1 or is_sharded(self.task)
+        self.is_rehearsed = self.runtime.world == 1 or not can_try_alone(self.task)
 
     def of_step(self, step: int, micro_batches: list[Batch]) -> list[dict[str, Tensor]]:
         """Compute a step's gradients; return the values to log, those of each part."""
@@ -88,8 +87,12 @@ class Gradients:
         buffers, parts = KeptBuffers(self.task), self.parts
         while True:
             moments = missing_moments(self.optimizer, self.runtime.device)
-            with alone(), without_sync(self.loss):
-                fits = self._try(step, self._split(micro_batches[0], parts)[:1], 1) is not None
+            # gradients of shards are whole until the last piece of a step, which is the only one if nothing is cut
+            is_only = is_sharded(self.task) and len(micro_batches) * parts == 1
+            with alone():
+                with nullcontext() if is_only else without_sync(self.loss):
+                    fits = self._try(step, self._split(micro_batches[0], parts)[:1], 1) is not None
+                recover(self.task)
             del moments
             if fits:
                 break

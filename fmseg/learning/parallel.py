@@ -1,10 +1,11 @@
 """Several ranks as one: gradients averaged (DDP), or parameters shared out among the ranks (FSDP)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -13,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fmseg.learning.memory import Batch
 from fmseg.learning.runtime import Runtime
 from fmseg.networks.block import Block
+from fmseg.networks.ranks import are_ranks_together
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -53,10 +55,10 @@ def shard(task: nn.Module, runtime: Runtime) -> None:
     [1] Zhao et al., PyTorch FSDP, 2023. https://arxiv.org/abs/2304.11277
     """
     mesh = init_device_mesh(runtime.device.type, (runtime.world,))
-    for module in task.modules():
-        if isinstance(module, Block):
-            fully_shard(module, mesh=mesh)
-    fully_shard(task, mesh=mesh)
+    for module in (*(each for each in task.modules() if isinstance(each, Block)), task):
+        sharded: Any = fully_shard(module, mesh=mesh)  # what it wants of the next two has no public type
+        sharded.set_custom_all_gather(_Gather())
+        sharded.set_custom_reduce_scatter(_Scatter())
     # gathers and lets go around this method too, not only around forward
     register_fsdp_forward_method(task, "training_loss")
 
@@ -89,6 +91,28 @@ def is_sharded(task: nn.Module) -> bool:
     return isinstance(task, FSDPModule)
 
 
+def can_try_alone(task: nn.Module) -> bool:
+    """Return whether a rank can find out by itself if a batch fits: with shards, from some release of torch on."""
+    return not is_sharded(task) or hasattr(task, "reset_iter_state")
+
+
+def recover(task: nn.Module) -> None:
+    """Leave a sharded task as it was before a pass that failed, or does not count; others need nothing.
+
+    Only for a rank that is alone: shards are gathered on the way.
+    """
+    if not isinstance(task, FSDPModule):
+        return
+    task.reset_iter_state()
+    for module in task.modules():
+        if isinstance(module, FSDPModule):
+            # what a broken backward pass left on the whole parameters would be added to the next one
+            module.unshard()
+            for parameter in module.parameters():
+                parameter.grad = None
+            module.reshard()
+
+
 def without_sync(loss: nn.Module) -> AbstractContextManager[None]:
     """Return a context in which gradients add up on each rank, and do not travel."""
     if isinstance(loss, DistributedDataParallel):
@@ -104,3 +128,46 @@ def _sharded_without_sync(task: FSDPModule) -> Iterator[None]:
         yield
     finally:
         task.set_requires_gradient_sync(True)
+
+
+class _Gather:
+    """How FSDP gathers shards; a rank that is alone takes its own for all of them, which needs the same memory."""
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return memory for what is gathered."""
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(
+        self,
+        output_tensor: Tensor,
+        input_tensor: Tensor,
+        group: distributed.ProcessGroup,
+        async_op: bool = False,
+    ) -> distributed.Work | None:
+        if are_ranks_together():
+            return distributed.all_gather_into_tensor(output_tensor, input_tensor, group, async_op)
+        for shard in output_tensor.view(-1, input_tensor.numel()):
+            if shard.data_ptr() != input_tensor.data_ptr():  # FSDP may have put it in its place
+                shard.copy_(input_tensor)
+        return None
+
+
+class _Scatter:
+    """How FSDP adds up gradients and shares them out; a rank that is alone keeps its part of its own."""
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return memory for what is shared out."""
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(
+        self,
+        output_tensor: Tensor,
+        input_tensor: Tensor,
+        group: distributed.ProcessGroup,
+        op: distributed.ReduceOp,
+        async_op: bool = False,
+    ) -> distributed.Work | None:
+        if are_ranks_together():
+            return distributed.reduce_scatter_tensor(output_tensor, input_tensor, op, group, async_op)
+        output_tensor.copy_(input_tensor.flatten()[: output_tensor.numel()].view_as(output_tensor))
+        return None

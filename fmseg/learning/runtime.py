@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import count
 from types import FrameType
 
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from fmseg.errors import EnvironmentProblem
 from fmseg.records.plans import Precision
@@ -28,6 +31,8 @@ STEPS_AHEAD = 2
 PATIENCE = timedelta(hours=2)
 #: what one device can use of prepared images
 MAX_LOADERS = 16
+#: numbers of the groups that this process has joined
+_groups = count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,7 @@ class Runtime:
         deterministic = device.type == "cpu" if deterministic is None else deterministic
         _set_backends(device, deterministic)
         if world > 1 and not distributed.is_initialized():
-            is_cuda = device.type == "cuda"
-            backend = "cpu:gloo,cuda:nccl" if is_cuda else "gloo"
-            distributed.init_process_group(backend, timeout=PATIENCE, device_id=device if is_cuda else None)
+            _join(device, rank, world)
         return cls(device, rank, world, precision, deterministic)
 
     def at(self, precision: Precision) -> "Runtime":
@@ -183,6 +186,21 @@ def stop_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _join(device: torch.device, rank: int, world: int) -> None:
+    """Join the other ranks, for the first time or again: each fold of a training is a group of its own."""
+    is_cuda = device.type == "cuda"
+    store, *_ = next(rendezvous("env://", rank, world, timeout=PATIENCE))
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
+        # what an earlier group has left in the launcher's store would be taken for the addresses of this one
+        store=PrefixStore(f"group {next(_groups)}", store),
+        rank=rank,
+        world_size=world,
+        timeout=PATIENCE,
+        device_id=device if is_cuda else None,
+    )
 
 
 def _find_device(local_rank: int) -> torch.device:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fmseg.networks.attention import attend
-from fmseg.networks.lean import gelu_linear, is_gelu, matmul_dtype, norm_linear
+from fmseg.networks.lean import add_rows, gelu_linear, is_gelu, matmul_dtype, norm_linear, scaled
 from fmseg.networks.relations import Place
 
 Shape = tuple[int, int]
@@ -80,8 +80,7 @@ class Block(nn.Module):
         hidden = self._normed_linear(self.norm2, self.mlp.fc1, tokens)
         if hidden.shape[-1] == self.mlp.fc2.in_features:
             if self._is_lean(hidden) and is_gelu(self.mlp.act):
-                weight, bias = _scaled_weights(self.mlp.fc2, self.ls2)
-                return gelu_linear(hidden, weight, bias)
+                return gelu_linear(hidden, self.mlp.fc2, _factor(self.ls2))
             return _scaled_linear(self.mlp.fc2, self.ls2, self.mlp.act(hidden))
         gate, value = hidden.chunk(2, dim=-1)
         return _scaled_linear(self.mlp.fc2, self.ls2, self.mlp.act(gate) * value)
@@ -102,12 +101,9 @@ class Block(nn.Module):
         kept = [max(self.round_kept(count * (1 - self.drop_rate)), 1) for count, _ in shapes]
         rows = choose_rows(shapes, kept, tokens.device)
         subset = [(few, length) for few, (_, length) in zip(kept, shapes, strict=True)]
-        added = branch(tokens.index_select(0, rows), subset).to(tokens.dtype)
+        added = branch(tokens.index_select(0, rows), subset).split([few * length for few, length in subset])
         weights = [count / few for few, (count, _) in zip(kept, shapes, strict=True)]
-        if len(set(weights)) == 1:
-            return tokens.index_add(0, rows, added, alpha=weights[0])
-        parts = added.split([few * length for few, length in subset])
-        return tokens.index_add(0, rows, torch.cat([w * part for w, part in zip(weights, parts, strict=True)]))
+        return add_rows(tokens, rows, added, weights)
 
 
 def choose_rows(shapes: Sequence[Shape], kept: Sequence[int], device: torch.device) -> Tensor:
@@ -125,12 +121,9 @@ def _scaled_linear(linear: nn.Linear, scale: nn.Module, tokens: Tensor) -> Tenso
     # a scale of 1e-5 would leave nothing of the weights in float16
     if tokens.dtype == torch.float16:
         return scale(linear(tokens))
-    return F.linear(tokens, *_scaled_weights(linear, scale))
+    return F.linear(tokens, *scaled(linear.weight, linear.bias, _factor(scale)))
 
 
-def _scaled_weights(linear: nn.Linear, scale: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Return weight and bias of scale(linear(...)) as one linear layer."""
-    gamma = getattr(scale, "gamma", None)
-    if gamma is None:
-        return linear.weight, linear.bias
-    return linear.weight * gamma[:, None], None if linear.bias is None else linear.bias * gamma
+def _factor(scale: nn.Module) -> Tensor | None:
+    """Return the factors (D,) of LayerScale; None where there is none."""
+    return getattr(scale, "gamma", None)

@@ -6,17 +6,18 @@ alone whether a batch fits into its memory must not wait for them.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from threading import Event
 
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
-_is_alone = ContextVar("is_alone", default=False)
+#: the threads of a backward pass must see it too
+_is_alone = Event()
 
 
 def are_ranks_together() -> bool:
     """Return whether there are several ranks, and all of them are doing this."""
-    if _is_alone.get() or not distributed.is_available():
+    if _is_alone.is_set() or not distributed.is_available():
         return False
     return distributed.is_initialized() and distributed.get_world_size() > 1
 
@@ -24,11 +25,11 @@ def are_ranks_together() -> bool:
 @contextmanager
 def alone() -> Iterator[None]:
     """Let this rank compute as if there were no other."""
-    token = _is_alone.set(True)
+    _is_alone.set()
     try:
         yield
     finally:
-        _is_alone.reset(token)
+        _is_alone.clear()
 
 
 def local_parts(module: nn.Module) -> list[Tensor]:

@@ -257,7 +257,8 @@ def trunk_options(architecture: Architecture) -> dict[str, Any]:
         "final_norm": architecture.output_norm,
         "global_pool": "token" if architecture.class_token else "",
         "norm_layer": partial(nn.LayerNorm, eps=architecture.layer_norm_eps),
-        "act_layer": architecture.activation,
+        # torch's, which lean.py knows, not timm's module of the same
+        "act_layer": nn.GELU if architecture.activation == "gelu" else architecture.activation,
         "weight_init": "skip",  # initialised here, or loaded
         **({"mlp_layer": swiglu} if architecture.ffn == "swiglu" else {}),
     }

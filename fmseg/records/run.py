@@ -126,10 +126,13 @@ class PretrainConfig(RunRecord):
     watch: Watch = Watch()
     #: None for random weights
     parent: Parent | None = None
+    #: seconds that it was planned for; None where its steps were typed, or by a release that did not note it
+    budget_s: float | None = None
 
     def determining(self) -> str:
-        """Return the digest of all that determines the result; whether layers are compiled is not among it."""
-        return super(PretrainConfig, self.evolve(recipe=self.recipe.evolve(compile=False))).determining()
+        """Return the digest of all that determines the result: neither whether layers are compiled, nor the budget."""
+        plain = self.evolve(recipe=self.recipe.evolve(compile=False), budget_s=None)
+        return super(PretrainConfig, plain).determining()
 
 
 class RunConfig(RunRecord):

@@ -24,6 +24,7 @@ from fmseg.tasks.dino_collapse import collapse_measures
 from fmseg.tasks.dino_contrast import contrast_crops, contrast_patches
 from fmseg.tasks.dino_heads import PixelHead, ProjectionHead
 from fmseg.tasks.dino_losses import koleo, prototype_cross_entropy
+from fmseg.tasks.dino_prototypes import Prototypes, rounded_prototypes
 from fmseg.tasks.dino_targets import (
     Centre,
     Targets,
@@ -73,11 +74,6 @@ class DinoNetwork(nn.Module):
         rows = self.dino_head(torch.cat([cls, patches]))
         return rows[: len(cls)], rows[len(cls) :]
 
-    def prototypes(self) -> tuple[Tensor, Tensor]:
-        """Return the prototypes (K, E) of CLS and of patch tokens."""
-        shared = self.dino_head.last_layer()
-        return shared, shared if self.ibot_head is None else self.ibot_head.last_layer()
-
     def cross_entropy(
         self,
         rows: tuple[Tensor, Tensor],
@@ -86,13 +82,14 @@ class DinoNetwork(nn.Module):
         temperature: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the weighted sum of all cross-entropies, and without gradient those of CLS and of patch rows."""
-        prototypes = self.prototypes()
+        shared = self.dino_head.last_layer
         if self.ibot_head is None:
             count, both = len(rows[0]), joined_targets(len(rows[0]), *targets)
-            loss, each = prototype_cross_entropy(torch.cat(rows), prototypes[0], both, torch.cat(weights), temperature)
+            loss, each = prototype_cross_entropy(torch.cat(rows), shared, both, torch.cat(weights), temperature)
             return loss, each[:count], each[count:]
         (dino, cls), (ibot, patches) = (
-            prototype_cross_entropy(*each, temperature) for each in zip(rows, prototypes, targets, weights, strict=True)
+            prototype_cross_entropy(*each, temperature)
+            for each in zip(rows, (shared, self.ibot_head.last_layer), targets, weights, strict=True)
         )
         return dino + ibot, cls, patches
 
@@ -228,9 +225,8 @@ class DinoTask(nn.Module):
         cls = torch.cat([second, first])
         patches = _select_patches(tokens, masked, self.teacher.backbone.num_prefix_tokens)
         cls_rows, patch_rows = self.teacher.project(cls, patches)
-        cls_prototypes, patch_prototypes = self.teacher.prototypes()
-        cls_targets = _targets(self.dino_centre, cls_rows, cls_prototypes, temperature)(slice(None))
-        patch_targets = _targets(self.ibot_centre, patch_rows, patch_prototypes, temperature)
+        cls_targets = _targets(self.dino_centre, cls_rows, self.teacher.dino_head.last_layer, temperature)(slice(None))
+        patch_targets = _targets(self.ibot_centre, patch_rows, self.teacher.patch_head.last_layer, temperature)
         second_rows, first_rows = cls_rows.chunk(GLOBALS)
         signs = collapse_measures(cls, cls_targets)
         return _Taught(cls_targets, patch_targets, torch.cat([first_rows, second_rows]), patch_rows, signs)
@@ -257,11 +253,11 @@ def _head(recipe: Pretraining) -> ProjectionHead:
     )
 
 
-def _targets(centre: Centre | None, rows: Tensor, prototypes: Tensor, temperature: float) -> Targets:
-    rounded = prototypes.to(matmul_dtype(prototypes))
+def _targets(centre: Centre | None, rows: Tensor, prototypes: Prototypes, temperature: float) -> Targets:
+    rounded = rounded_prototypes(prototypes.weight_v, prototypes.weight_g, matmul_dtype(rows))
     if centre is None:
         return sinkhorn_targets(rows, rounded, temperature)
-    centre.observe(rows, prototypes)
+    centre.observe(prototypes.summed_logits(rows), len(rows))
     return softmax_targets(rows, rounded, centre.value, temperature)
 
 

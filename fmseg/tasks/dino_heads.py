@@ -1,36 +1,19 @@
 """The projection head of DINOv2: tokens -> points on the unit sphere -> similarity to the prototypes.
 
-The prototypes are a weight-normed linear layer without bias; parameter names are DINOv2's.
+Parameter names are DINOv2's. The prototypes stand in ``dino_prototypes.py``.
 
 ``PixelHead`` is not DINOv2's: it guesses what masked patches look like, as masked autoencoders do.
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fmseg.records.plans import Architecture
+from fmseg.tasks.dino_prototypes import Prototypes
 
 #: cells a side whose mean grey values are guessed: finer ones would be speckle, which nobody can guess
 CELLS = 4
-
-
-class Prototypes(nn.Module):
-    """``num_prototypes`` directions of length ``weight_g``: 1 at the start, trainable or not."""
-
-    def __init__(self, width: int, num_prototypes: int, trainable_gain: bool) -> None:
-        super().__init__()
-        self.weight_g = nn.Parameter(torch.ones(num_prototypes, 1), requires_grad=trainable_gain)
-        self.weight_v = nn.Parameter(torch.empty(num_prototypes, width))
-        # the length of weight_v sets how fast the directions turn under Adam: that of torch's linear layers
-        nn.init.kaiming_uniform_(self.weight_v, a=math.sqrt(5))
-
-    def forward(self) -> Tensor:
-        """Return the prototypes (K, width), float32."""
-        with torch.autocast(self.weight_v.device.type, enabled=False):
-            return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
 
 class ProjectionHead(nn.Module):

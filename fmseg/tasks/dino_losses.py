@@ -14,52 +14,66 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmseg.networks.lean import matmul_dtype
-from fmseg.tasks.dino_targets import BLOCK_ELEMENTS, CHUNK_ELEMENTS, Targets, slices
+from fmseg.tasks.dino_prototypes import PART_ELEMENTS, Prototypes, rounded_prototypes, slices, to_directions_
+from fmseg.tasks.dino_targets import BLOCK_ELEMENTS, CHUNK_ELEMENTS, Targets
 
 
 def prototype_cross_entropy(
-    rows: Tensor, prototypes: Tensor, targets: Targets, row_weights: Tensor, temperature: float
+    rows: Tensor, prototypes: Prototypes, targets: Targets, row_weights: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Return the weighted sum of -sum(target * log softmax(logits / temperature)), and each row's value.
 
-    rows: (T, E) float32, prototypes: (K, E), row_weights: (T,), none negative. The sum carries gradients to rows
-    and prototypes; the values per row, (T,), unweighted, do not.
+    rows: (T, E) float32, row_weights: (T,), none negative. The sum carries gradients to rows and prototypes; the
+    values per row, (T,), unweighted, do not.
     """
-    return _CrossEntropy.apply(rows, prototypes, row_weights, targets, temperature)
+    return _CrossEntropy.apply(rows, prototypes.weight_v, prototypes.weight_g, row_weights, targets, temperature)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, prototypes: Tensor, row_weights: Tensor, targets: Targets, temperature: float
+        ctx: Any,
+        rows: Tensor,
+        directions: Tensor,
+        lengths: Tensor,
+        row_weights: Tensor,
+        targets: Targets,
+        temperature: float,
     ) -> tuple[Tensor, Tensor]:
-        dtype, device, num_prototypes = matmul_dtype(rows), rows.device.type, len(prototypes)
-        scaled, matrix = (rows / temperature).to(dtype), prototypes.to(dtype)
+        dtype, device, num_prototypes = matmul_dtype(rows), rows.device.type, len(directions)
+        scaled, matrix = (rows / temperature).to(dtype), rounded_prototypes(directions, lengths, dtype)
         # weights below 1 / (tokens of a batch) would vanish in float16
         peak = row_weights.amax().clamp(min=1e-30) if len(rows) else row_weights.new_ones(())
         weighted = scaled * (row_weights / peak).to(dtype)[:, None]
         values, grad_rows = rows.new_empty(len(rows)), torch.empty_like(rows)
-        grad_prototypes = torch.zeros_like(prototypes)
+        grad_prototypes = torch.zeros_like(directions)
         for chunk in slices(len(rows), CHUNK_ELEMENTS.get(device, 2**24), num_prototypes):
             logits = F.linear(scaled[chunk], matrix)  # (n, K)
             for part in slices(chunk.stop, BLOCK_ELEMENTS.get(device, 2**24), num_prototypes, chunk.start):
                 block = logits[part.start - chunk.start : part.stop - chunk.start]
                 values[part] = _to_gradient_(block, targets(part))
             grad_rows[chunk] = logits @ matrix
-            if dtype == grad_prototypes.dtype:
-                grad_prototypes.addmm_(logits.T, weighted[chunk])
-            else:
-                grad_prototypes.add_(logits.T @ weighted[chunk])
+            _add_product_(grad_prototypes, logits.T, weighted[chunk])
         grad_rows.mul_((row_weights / temperature)[:, None])
-        ctx.save_for_backward(grad_rows, grad_prototypes, peak)
+        ctx.save_for_backward(grad_rows, grad_prototypes, directions, lengths, peak)
         ctx.mark_non_differentiable(values)
         return torch.dot(values, row_weights), values
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        grad_rows, grad_prototypes, peak = ctx.saved_tensors
+        grad_rows, gradient, directions, lengths, peak = ctx.saved_tensors
         # in place: a second backward pass would be refused by autograd, which sees that saved tensors have changed
-        return grad_rows * grad_loss, grad_prototypes.mul_(peak * grad_loss), None, None, None
+        to_lengths = to_directions_(gradient.mul_(peak * grad_loss), directions, lengths)
+        return grad_rows * grad_loss, gradient, to_lengths, None, None, None
+
+
+def _add_product_(total: Tensor, one: Tensor, other: Tensor) -> None:
+    """Add one (K, T) times other (T, E) to a float32 total (K, E), in place."""
+    if one.dtype == total.dtype:
+        total.addmm_(one, other)
+        return
+    for part in slices(len(total), PART_ELEMENTS, total.shape[1]):
+        total[part].add_(one[part] @ other)
 
 
 def _to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:

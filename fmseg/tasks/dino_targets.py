@@ -9,7 +9,7 @@ several times as fast. So logits are made in chunks, and handed out in blocks of
 Legend: T tokens (rows), K prototypes, E width of the head's output.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,13 +33,6 @@ def similarity(rows: Tensor, prototypes: Tensor) -> Tensor:
     return F.linear(rows.to(prototypes.dtype), prototypes).float()
 
 
-def slices(num_rows: int, elements: int, num_prototypes: int, start: int = 0) -> Iterator[slice]:
-    """Yield the rows from ``start`` to ``num_rows`` in pieces of at most ``elements`` (rows, K), one row at least."""
-    size = max(elements // num_prototypes, 1)
-    for first in range(start, num_rows, size):
-        yield slice(first, min(first + size, num_rows))
-
-
 class Centre(nn.Module):
     """Running mean of the teacher's logits over all ranks; (K,) float32."""
 
@@ -51,14 +44,9 @@ class Centre(nn.Module):
         self.register_buffer("value", torch.zeros(num_prototypes))
         self._pending: list[tuple[Tensor, Any]] = []
 
-    def observe(self, rows: Tensor, prototypes: Tensor) -> None:
-        """Add the logits of these rows to the next update, and start to sum them over the ranks.
-
-        rows: (T, E), prototypes: (K, E), both float32.
-        """
-        with torch.autocast(rows.device.type, enabled=False):
-            total = torch.mv(prototypes, rows.sum(0))  # the sum of the logits is the logit of the summed rows
-        sums = torch.cat([total, total.new_tensor([len(rows)])])
+    def observe(self, total: Tensor, num_rows: int) -> None:
+        """Add the sum (K,) of the logits of these rows to the next update, and start to sum it over the ranks."""
+        sums = torch.cat([total, total.new_tensor([num_rows])])
         handle = dist.all_reduce(sums, async_op=True) if are_ranks_together() else None
         self._pending.append((sums, handle))
 

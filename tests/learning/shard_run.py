@@ -1,6 +1,7 @@
 """One rank of a tiny pretraining, its parameters whole or shared out: ``shard_run.py SHARDING FOLDER ITERATIONS``.
 
-Behind them: ``compiled`` layers, ``looks`` at the teacher after each step, ``little`` memory.
+Behind them: ``compiled`` layers, ``looks`` at the teacher after each step, ``little`` memory; ``eight`` images a step
+instead of four, of which rank 1 holds two at a time only, being ``full`` in the ``forward`` or ``backward`` pass.
 """
 
 import sys
@@ -19,12 +20,35 @@ from fmseg.learning.parallel import gathered, shard
 from fmseg.learning.pretraining import pretraining_optimizer, set_pretraining_step
 from fmseg.learning.runtime import Runtime
 from fmseg.records.run import RunFolder
+from fmseg.tasks.dino import DinoTask
 
-IMAGES = 4
+IMAGES = 8 if "eight" in sys.argv else 4
+#: of two images each
+NUM_PARTS = IMAGES // 2
 
 
 def no_memory(batch: dict[str, Tensor], step: int) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def run_out(task: DinoTask, moment: str) -> None:
+    """Let a batch of more than two images break off in the middle of a pass, as on a device that is full."""
+    loss, images = task.training_loss, []
+
+    def training_loss(batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        images.append(len(batch["globals"]) // 2)
+        return loss(batch, step)
+
+    def check(*_: object) -> None:
+        if images[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    task.training_loss = training_loss
+    first, second = task.model.backbone.blocks[:2]
+    if moment == "forward":
+        second.register_forward_pre_hook(check)
+    else:
+        first.register_forward_hook(lambda _block, _inputs, output: output.register_hook(check) and None)
 
 
 def main() -> None:
@@ -36,20 +60,22 @@ def main() -> None:
         task.compile_blocks("aot_eager")
     if "little" in sys.argv:
         task.training_loss = no_memory
+    if "full" in sys.argv and runtime.rank == 1:
+        run_out(task, sys.argv[-1])
     if sharding == "fsdp":
         shard(task, runtime)
     optimizer = pretraining_optimizer(task.model, task.recipe)
 
     def batches(step: int) -> Iterator[dict[str, Tensor]]:
         while True:
-            parts = task.split(make_batch(IMAGES, seed=step), 2)
+            parts = task.split(make_batch(IMAGES, seed=step), NUM_PARTS if runtime.world == 1 else 2)
             yield from parts if runtime.world == 1 else [parts[runtime.rank]]
             step += 1
 
     options = FitOptions(
         iterations=iterations,
         batch_size=IMAGES,
-        accumulation=2 // runtime.world,
+        accumulation=NUM_PARTS if runtime.world == 1 else 1,
         clip_norm=0.05,
         seed=0,
         log_every=1,

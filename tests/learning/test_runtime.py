@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -82,3 +84,25 @@ def test_stop_signals_do_nothing_in_other_threads():
     thread.start()
     thread.join()
     assert seen == [0]
+
+
+REJOIN = """
+import time
+from fmseg.learning.runtime import Runtime
+for number in range(3):
+    runtime = Runtime.detect("float32")
+    assert runtime.highest([10 * number + runtime.rank]) == [10 * number + 1]
+    time.sleep(0.3 * runtime.rank)
+    runtime.close()
+"""
+
+
+def test_processes_join_again_and_again_by_the_store_that_their_launcher_keeps():
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2"}
+    group |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "OMP_NUM_THREADS": "1"}  # as torchrun says it
+    processes = [
+        subprocess.Popen([sys.executable, "-c", REJOIN], env=os.environ | group | {"RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]

@@ -88,6 +88,17 @@ def test_sharded_ranks_without_memory_are_told_what_to_do_and_do_not_hang(tmp_pa
         assert process.returncode == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["fsdp", "ddp"])
+@pytest.mark.parametrize("moment", ["forward", "backward"])
+def test_when_one_rank_is_full_all_take_fewer_images_at_a_time(tmp_path, sharding, moment):
+    roomy = run(tmp_path / "roomy", "ddp", 1, 3, "eight")
+    tight = run(tmp_path / "tight", sharding, 2, 3, "eight", "full", moment)
+    told = [line for line in RunFolder(tight).history() if "images_at_a_time" in line]
+    assert told == [{"step": 0, "images_at_a_time": 2}]
+    assert_same(roomy, tight, also={"images_at_a_time"})
+
+
 def half_way(folder, target):
     """A copy of a run as it was after two of its four steps."""
     shutil.copytree(folder, target)

@@ -16,13 +16,14 @@ from fmseg.planning import watching
 from fmseg.planning.overview import TWO_CORES
 from fmseg.planning.pretraining import CorpusFacts, plan_pretraining
 from fmseg.records.foundation import read_seen
-from fmseg.records.run import PretrainConfig, RunFolder
+from fmseg.records.run import PretrainConfig, Provenance, RunFolder
 from fmseg.stages.fingerprint import fingerprint
 from fmseg.stages.plan import plan
 from fmseg.stages.preprocess import preprocess
 from fmseg.stages.pretrain import PretrainOptions, pretrain, preview
 from fmseg.stages.pretrain.finish import LAST, PROBE_MARGIN, choose_best
 from fmseg.stages.pretrain.learn import Pace, build_task, learn
+from fmseg.stages.pretrain.longer import lengthened
 from fmseg.stages.pretrain.watch import BEST, Watcher
 from fmseg.tasks.dino_troubles import all_troubles
 
@@ -168,13 +169,70 @@ def test_where_the_best_teacher_became_the_backbone_heads_are_learned_anew(works
 def test_a_finished_run_is_not_changed_but_gone_on_from(workspace, without_pictures):
     pretrain(workspace, [DISCS], options())
     with pytest.raises(UsageError, match=r"finished.*--init d501"):
-        pretrain(workspace, [DISCS], options(settings=TINY | {"iterations": "20"}))
+        pretrain(workspace, [DISCS], options(settings=TINY | {"learning_rate": "0.5"}))
     with pytest.raises(UsageError, match=r"cannot go on from itself.*--name"):
         pretrain(workspace, [DISCS], options(name="d501", init="d501", fresh=True))
     assert RunFolder(workspace.foundation("ultrasound", "d501")).is_finished
     with pytest.raises(UsageError, match="No foundation checkpoint is called 'other'"):
         pretrain(workspace, [DISCS], options(init="other"))
     assert [path.name for path in workspace.foundations().glob("*/*")] == ["d501"]
+
+
+def test_a_finished_run_gets_longer_by_what_was_asked_for_beyond_it(workspace, without_pictures):
+    first, again = (pretrain(workspace, [DISCS], options())[0] for _ in "12")
+    assert again == first
+    longer, once_more = (pretrain(workspace, [DISCS], options(settings=TINY | {"iterations": "20"}))[0] for _ in "12")
+    assert once_more == longer
+    assert (longer.name, longer.iterations, longer.total_samples) == ("d501-longer", 8, 80)
+    assert longer.parent.sha256 == first.weights_sha256
+    assert longer.parent.keeps_heads
+    folder = workspace.foundation("ultrasound", "d501")
+    config = PretrainConfig.load(folder.with_name("d501-longer") / "run.json")
+    (why,) = (reason.because for reason in config.because if reason.key == "lengthens")
+    assert "d501 is finished" in why
+    assert "8 steps more" in why
+    # it is what going on from it by hand would have given, byte for byte
+    by_hand = options(init="d501", name="hand", settings=TINY | {"iterations": "8"})
+    assert pretrain(workspace, [DISCS], by_hand)[0].weights_sha256 == longer.weights_sha256
+    # and the finished one can still be gone on from
+    assert (folder / "backbone.safetensors").exists()
+    assert pretrain(workspace, [DISCS], options())[0] == first
+
+
+def test_only_more_time_than_a_run_and_what_made_it_longer_had_makes_it_longer(workspace):
+    corpus = SimpleNamespace(modality="ultrasound", default_name="d501")
+
+    def finish(name, budget_s):
+        run = RunFolder(workspace.foundation("ultrasound", name))
+        run.path.mkdir(parents=True)
+        PretrainConfig(
+            modality="ultrasound",
+            recipe=SOUND,
+            because=(),
+            sources=(),
+            budget_s=budget_s,
+            plugins=(),
+            provenance=Provenance(fmseg="", commit="", packages={}, command=""),
+        ).save(run.path / "run.json")
+        run.finish({})
+
+    def asked(**typed):
+        found = lengthened(workspace, corpus, PretrainOptions(**typed))
+        return found.name, found.init, found.budget_s, found.settings
+
+    assert asked(budget_s=7200.0) == (None, None, 7200.0, {})
+    finish("d501", 3600.0)
+    assert asked(budget_s=3600.0) == (None, None, 3600.0, {})
+    assert asked(budget_s=7200.0) == ("d501-longer", "d501", 3600.0, {})
+    assert asked(budget_s=7200.0, fresh=True) == (None, None, 7200.0, {})
+    assert asked(budget_s=7200.0, init="other") == (None, "other", 7200.0, {})
+    finish("d501-longer", 3600.0)
+    assert asked(budget_s=7200.0) == ("d501-longer", "d501", 3600.0, {})
+    assert asked(budget_s=9000.0) == ("d501-longer2", "d501-longer", 1800.0, {})
+    assert asked(settings={"iterations": "121"}) == ("d501-longer2", "d501-longer", None, {"iterations": "1"})
+    # a run that was planned by steps, or by an older release, has no time to compare with
+    finish("old", None)
+    assert asked(name="old", budget_s=9e9) == ("old", None, 9e9, {})
 
 
 def test_a_preview_costs_nothing_and_leaves_nothing(workspace):

@@ -12,6 +12,7 @@ from fmseg.tasks import dino_targets
 from fmseg.tasks.dino import DinoTask
 from fmseg.tasks.dino_collapse import collapse_measures, rankme
 from fmseg.tasks.dino_losses import koleo, prototype_cross_entropy
+from fmseg.tasks.dino_prototypes import Prototypes
 from fmseg.tasks.dino_targets import Centre, sinkhorn_targets, softmax_targets
 
 ARCHITECTURE = Architecture(
@@ -239,13 +240,15 @@ def test_every_kind_of_vit_learns_from_rectangular_views(patch, ffn, registers, 
 
 def test_the_fused_cross_entropy_is_torchs():
     rows = F.normalize(torch.randn(7, 5), dim=-1).requires_grad_()
-    prototypes, targets, weights = torch.randn(9, 5).requires_grad_(), torch.randn(7, 9).softmax(-1), torch.rand(7)
+    prototypes, targets, weights = Prototypes(5, 9, trainable_gain=True), torch.randn(7, 9).softmax(-1), torch.rand(7)
+    torch.nn.init.uniform_(prototypes.weight_g, 0.5, 2.0)
     loss, values = prototype_cross_entropy(rows, prototypes, lambda part: targets[part], weights, 0.1)
-    want = F.cross_entropy(rows @ prototypes.T / 0.1, targets, reduction="none")
+    want = F.cross_entropy(rows @ prototypes().T / 0.1, targets, reduction="none")
     torch.testing.assert_close(values, want.detach())
     torch.testing.assert_close(loss, (want * weights).sum())
-    got = torch.autograd.grad(3 * loss, (rows, prototypes))
-    wanted = torch.autograd.grad(3 * (want * weights).sum(), (rows, prototypes))
+    trained = (rows, *prototypes.parameters())
+    got = torch.autograd.grad(3 * loss, trained)
+    wanted = torch.autograd.grad(3 * (want * weights).sum(), trained)
     for one, other in zip(got, wanted, strict=True):
         torch.testing.assert_close(one, other)
     assert not values.requires_grad
@@ -292,7 +295,7 @@ def share_targets(rank, rendezvous, rows, prototypes, queue):
     mine = (rows[:5], rows[5:])[rank]
     nobody = rows[:0] if rank else rows
     centre = Centre(len(prototypes), 0.9)
-    centre.observe(mine, prototypes)
+    centre.observe((mine @ prototypes.T).sum(0), len(mine))
     centre.update()
     targets = [sinkhorn_targets(each, prototypes, 0.05)(slice(None)) for each in (mine, nobody)]
     queue.put((rank, *(each.numpy() for each in targets), centre.value.numpy()))
@@ -310,7 +313,7 @@ def test_two_ranks_agree_with_one_on_sinkhorn_and_centre(tmp_path):
         pass
     targets = sinkhorn_targets(rows, prototypes, 0.05)(slice(None))
     centre = Centre(10, 0.9)
-    centre.observe(rows, prototypes)
+    centre.observe((rows @ prototypes.T).sum(0), len(rows))
     centre.update()
     torch.testing.assert_close(torch.cat([torch.tensor(answer[1]) for answer in found]), targets)
     # a rank with nothing masked takes part all the same

@@ -14,7 +14,6 @@ from fmseg.records.foundation import CARD, Foundation
 from fmseg.records.run import PretrainConfig
 from fmseg.sampling.corpora import Corpus, collect_corpora
 from fmseg.stages.pretrain.configure import (
-    PretrainOptions,
     Preview,
     claim,
     configure,
@@ -26,6 +25,8 @@ from fmseg.stages.pretrain.configure import (
 from fmseg.stages.pretrain.fine import learn_finely
 from fmseg.stages.pretrain.finish import finish
 from fmseg.stages.pretrain.learn import build_task, learn
+from fmseg.stages.pretrain.longer import lengthened
+from fmseg.stages.pretrain.options import PretrainOptions
 from fmseg.stages.pretrain.parent import inherit_seen, start_from
 from fmseg.stages.pretrain.watch import Watcher
 from fmseg.workspace import Workspace
@@ -60,6 +61,7 @@ def preview(workspace: Workspace, names: Sequence[str], options: PretrainOptions
 
 def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> Foundation:
     """Run or go on with the pretraining of one modality."""
+    options = lengthened(workspace, corpus, options)
     run = run_folder(workspace, corpus, options)
     runtime = Runtime.detect("float32", deterministic=options.deterministic)
     with locked(run.path, "this pretraining") if runtime.is_main else nullcontext():
@@ -72,6 +74,8 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
         # what rank 0 planned is what all ranks do
         config = PretrainConfig.load(run.path / "run.json")
         if not run.is_finished:
+            if options.lengthens is not None:
+                logger.info("%s is finished, so %s goes on from it.", options.lengthens, run.path.name)
             tell_benefit(config, runtime)
             if config.parent is not None and config.parent.terms:
                 logger.warning(

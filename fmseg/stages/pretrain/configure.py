@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -16,6 +16,7 @@ from fmseg.planning.benefit import expected_benefit
 from fmseg.planning.budget import Cost, predict_cost
 from fmseg.planning.continuation import find_parent, plan_continuation
 from fmseg.planning.hardware import detect_hardware
+from fmseg.planning.ladder import default_budget_s
 from fmseg.planning.pretraining import corpus_facts, plan_pretraining, pool_facts
 from fmseg.planning.pretraining_rules import MIN_DIFFERENCE
 from fmseg.planning.watching import median_size, plan_watch
@@ -26,7 +27,9 @@ from fmseg.records.plans import Hardware, Pretraining, Reason
 from fmseg.records.run import Parent, PretrainConfig, Provenance, RunFolder, Source, Watch
 from fmseg.records.settings import apply_settings
 from fmseg.sampling.corpora import Corpus
-from fmseg.stages.pretrain.learn import Pace, build_task, learn
+from fmseg.stages.pretrain.learn import build_task, learn
+from fmseg.stages.pretrain.longer import STEPS, lengthened, lengthening
+from fmseg.stages.pretrain.options import PretrainOptions
 from fmseg.stages.pretrain.parent import parent_of
 from fmseg.stages.pretrain.probing import fitting_datasets, spread_images
 from fmseg.workspace import Workspace
@@ -35,30 +38,6 @@ logger = logging.getLogger(__name__)
 
 #: steps of the short run that a time budget is planned from
 PROBE_STEPS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainOptions:
-    """What the user may choose."""
-
-    name: str | None = None
-    #: checkpoint to go on from; None for random weights
-    init: str | None = None
-    budget_s: float | None = None
-    settings: dict[str, str] = field(default_factory=dict)
-    num_workers: int | None = None
-    checkpoint_minutes: float = 10.0
-    fresh: bool = False
-    #: the same bytes again, or as fast as can be; None: the first on a CPU
-    deterministic: bool | None = None
-    #: read unlabelled images from their files, without a store
-    from_files: bool = False
-    plugins: tuple[str, ...] = ()
-
-    @property
-    def pace(self) -> Pace:
-        """What changes the speed alone."""
-        return Pace(num_workers=self.num_workers, checkpoint_minutes=self.checkpoint_minutes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +54,7 @@ class Preview:
 
 def look_ahead(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -> Preview:
     """Return what the pretraining of a corpus would take on one device; of a run that is there, the whole of it."""
+    options = lengthened(workspace, corpus, options)
     run = run_folder(workspace, corpus, options)
     hardware = detect_hardware().evolve(num_devices=1)
     if (run.path / "run.json").exists() and not options.fresh:
@@ -126,14 +106,16 @@ def configure(
     if path.exists():
         there = PretrainConfig.load(path)
         recipe = apply_settings(there.recipe, options.settings)
-        because, watch, parent = there.because, there.watch, there.parent
+        because, watch, parent, budget_s = there.because, there.watch, there.parent, there.budget_s
         _check_resumed(run, there, recipe, options)
     else:
-        parent, decide = _rules(workspace, corpus, detect_hardware().evolve(num_devices=runtime.world), options)
+        hardware = detect_hardware().evolve(num_devices=runtime.world)
+        parent, decide = _rules(workspace, corpus, hardware, options)
+        budget_s = None if STEPS in options.settings else options.budget_s or default_budget_s(hardware)
         recipe, because = decide(measured_step_s=step_s)
         recipe = apply_settings(recipe, options.settings)
         watch, why = _plan_watch(workspace, corpus, recipe, runtime)
-        because = (*because, Reason(key="watch.every", because=why))
+        because = (*because, Reason(key="watch.every", because=why), *lengthening(options))
     return PretrainConfig(
         modality=corpus.modality,
         recipe=recipe,
@@ -141,6 +123,7 @@ def configure(
         sources=sources,
         watch=watch,
         parent=parent,
+        budget_s=budget_s,
         plugins=options.plugins,
         provenance=Provenance.here(
             deterministic=runtime.deterministic, device=runtime.device.type, num_devices=runtime.num_devices
@@ -198,8 +181,8 @@ def _check_resumed(run: RunFolder, there: PretrainConfig, recipe: Pretraining, o
     mend = f"Go on from it under another name: fmseg pretrain --init {run.path.name}; or type --fresh to start over."
     if run.is_finished and recipe != there.recipe:
         raise UsageError(f"{run.path} is finished, and its settings stay as they are. {mend}")
-    if run.is_finished and options.budget_s is not None:
-        logger.warning("%s is finished, so --budget changes nothing. %s", run.path, mend)
+    if run.is_finished and options.budget_s is not None and there.budget_s is None:
+        logger.warning("%s is finished, and no --budget is noted: another one changes nothing. %s", run.path, mend)
     if options.init is not None and (there.parent is None or there.parent.name != options.init.rpartition("/")[2]):
         start = there.parent.name if there.parent else "random weights"
         raise UsageError(
