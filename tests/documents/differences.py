@@ -55,6 +55,7 @@ PLACES = (
     (re.compile(r"--budget \w+"), "--budget 1s"),
     # of a benchmark, which trains dozens of networks
     (re.compile(r"\{n=20: 5, 25%: 3, full: 3\}"), "{{n=20: 1, full: 1}}"),
+    (re.compile(r"starts: \[scratch, d503\]"), "settings: {{iterations: 2, batch_size: 2}}\nstarts: [scratch, d503]"),
     (re.compile(r"iterations: 500"), "iterations: 2"),
     (re.compile(r"splits: 3"), "splits: 1"),
     (re.compile(r"n=20 25% full"), "n=20 full"),
