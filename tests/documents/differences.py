@@ -18,6 +18,7 @@ NOT_RUN = (
     NotRun("README.md", "source .venv/bin/activate", "of what make setup has made"),
     NotRun("CONTRIBUTING.md", "make ", "installs everything, or runs all tests"),
     NotRun("docs/tutorial.md", "fmseg demo", "some minutes; in small by tests/cli/test_demo.py"),
+    NotRun("docs/how-to/benchmark.md", "fmseg benchmark fass", "trains for hours, as the published protocol says"),
     NotRun("docs/how-to/share-models.md", "hf auth login", "asks a hub for an account"),
     NotRun("docs/how-to/share-models.md", "fmseg push", "asks a hub; tests/stages/test_hub.py plays one"),
     NotRun("docs/how-to/share-models.md", "fmseg pull", "asks a hub; tests/stages/test_hub.py plays one"),
@@ -55,6 +56,7 @@ PLACES = (
     (re.compile(r"--budget \w+"), "--budget 1s"),
     # of a benchmark, which trains dozens of networks
     (re.compile(r"\{n=20: 5, 25%: 3, full: 3\}"), "{{n=20: 1, full: 1}}"),
+    (re.compile(r"starts: \[scratch, d503\]"), "settings: {{iterations: 2, batch_size: 2}}\nstarts: [scratch, d503]"),
     (re.compile(r"iterations: 500"), "iterations: 2"),
     (re.compile(r"splits: 3"), "splits: 1"),
     (re.compile(r"n=20 25% full"), "n=20 full"),

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -189,6 +190,8 @@ def test_the_command_serves_a_bundle_until_it_is_stopped(place, tmp_path):
         address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())[0]
         request = urllib.request.Request(f"{address}/predict", picture(), {"Content-Type": "image/png"})
         assert urllib.request.urlopen(request, timeout=60).headers["X-Confidence"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
     finally:
-        process.terminate()
+        process.kill()
         process.wait(30)

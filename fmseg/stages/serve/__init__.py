@@ -7,7 +7,7 @@ what may be asked.
 import ipaddress
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,9 @@ def serve(
     if token is not None:
         tell(f"Others can reach it, without encryption. Requests need the header  Authorization: Bearer {token}")
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_keep_alive=5)
-    uvicorn.Server(config).run(sockets=[listener])
+    # the way to end it, so no error
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def is_loopback(host: str) -> bool:
