@@ -16,7 +16,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from fmseg.cli import main
-from fmseg.imaging.readers import is_grey, read_case
+from fmseg.imaging.readers import read_case
 from fmseg.records.cases import CaseFiles
 
 DATA = Path(os.environ.get("FMSEG_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -71,11 +71,6 @@ def dicom_files(folder: Path) -> list[Path]:
     return [Path(path) for path in found]
 
 
-def shows_grey(path: Path) -> bool:
-    voxels = read_case(CaseFiles("a", (path,), None)).voxels
-    return len(voxels) == 1 or is_grey(voxels)
-
-
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory) -> Path:
     """Bring some images of HC18, whose masks are outlines and whose pixel sizes are in a table, and train on them."""
@@ -111,29 +106,47 @@ def test_hc18_from_outlines_to_label_maps(heads, tmp_path):
         assert Image.open(tmp_path / "out" / path.name.replace("_0000", "")).size == Image.open(path).size
 
 
-def test_dicom_images_and_clips_from_convert_to_predict(heads, tmp_path):
-    """A clip comes back as one file, on its own grid."""
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory) -> Path:
+    """Train on made images of three colours, as the screens of scanners have them."""
+    source, root = tmp_path_factory.mktemp("screens"), tmp_path_factory.mktemp("work")
+    for number in range(6):
+        generator = np.random.default_rng(number)
+        mask = np.zeros((96, 128), np.uint8)
+        mask[20 : 50 + 4 * number, 30:80] = 255
+        image = np.clip(generator.normal(60, 20, (96, 128, 3)) + mask[..., None] * (0.5, 0.3, 0.1), 0, 255)
+        for kind, pixels in (("images", image.astype(np.uint8)), ("masks", mask)):
+            path = source / kind / f"P{number:02d}_screen.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    typed(root, "convert", "masks", source, "-d", 504)
+    typed(root, "plan_and_preprocess", "-d", 504, "-np", 0)
+    typed(root, "pretrain", "-d", 504, *PRETRAIN)
+    typed(root, "train", 504, 0, "-r", "linear", *SHORT)
+    return root
+
+
+def test_dicom_images_and_clips_from_convert_to_predict(colours, tmp_path):
+    """A clip comes back as one file, on its own grid; what the network was not made for is left out, and named."""
     paths = dicom_files(tmp_path / "in")
-    shapes = {path: read_case(CaseFiles("a", (path,), None)).voxels.shape for path in paths}
-    assert max(shape[1] for shape in shapes.values()) >= 30
+    voxels = {path.stem: read_case(CaseFiles("a", (path,), None)).voxels for path in paths}
+    assert max(each.shape[1] for each in voxels.values()) >= 30
     typed(tmp_path, "convert", "images", tmp_path / "in", "-d", 601)
     typed(tmp_path, "doctor", "-d", 601, "-np", 0)
-    # what has 16 bits among colours of 8 is left out, and listed
+    # what has 16 bits among colours of 8
+    wide = {name for name, each in voxels.items() if each.dtype != np.uint8}
     typed(tmp_path, "plan_and_preprocess", "-d", 601, "-np", 0, code=5)
     prepared = next((tmp_path / "fmseg_preprocessed").glob("Dataset601_*"))
     left_out = (prepared / "skipped.jsonl").read_text().splitlines()
-    wide = [path for path in paths if read_case(CaseFiles("a", (path,), None)).voxels.dtype != np.uint8]
     assert 0 < len(left_out) == len(wide) and all("bits" in line or "int16" in line for line in left_out)
-    grey = tmp_path / "new"
-    grey.mkdir()
-    paths = [path for path in paths if shows_grey(path)]  # the networks know no colours
-    for path in paths:
-        shutil.copy(path, grey / path.name)
-    typed(heads, "predict", "-i", grey, "-o", tmp_path / "out")
-    for path in paths:
-        labels = nibabel.load(tmp_path / "out" / f"{path.stem}.nii.gz")
+    typed(colours, "predict", "-i", tmp_path / "in", "-o", tmp_path / "out", code=5)
+    with open(tmp_path / "out" / "report.csv") as file:
+        notes = {row["case"]: row["note"] for row in csv.DictReader(file)}
+    assert {name for name, note in notes.items() if "skipped" in note} == wide
+    for name in voxels.keys() - wide:
+        labels = nibabel.load(tmp_path / "out" / f"{name}.nii.gz")
         shape = labels.shape if labels.ndim == 3 else (*labels.shape, 1)
-        assert shape[::-1] == shapes[path][1:], path.name
+        assert shape[::-1] == voxels[name].shape[1:], name
 
 
 def test_planes_from_names_to_classes(tmp_path):
