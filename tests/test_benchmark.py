@@ -267,6 +267,11 @@ def test_a_wrong_protocol_is_refused_before_anything_runs(text, problem, root, c
     assert not (root / "fmseg_results").exists()
 
 
+def test_options_that_a_protocol_would_overrule_are_refused(root, capsys):
+    assert benchmark(root, str(root / "few.yaml"), "--set", "iterations=3", "--splits", "5") == 2
+    assert "--splits, --set would change nothing" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_protocol_of_the_docs_is_one(tmp_path):
     text = (Path(__file__).parents[1] / "docs" / "how-to" / "benchmark.md").read_text()
     (snippet,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)

@@ -13,7 +13,7 @@ from pathlib import Path
 from fmseg.cli.frame import Output, Session
 from fmseg.console import duration, print_line, print_table
 from fmseg.errors import Busy, EnvironmentProblem, FmsegError, Interrupted, UsageError
-from fmseg.records.protocol import Protocol, find_preset, read_protocol, to_protocol
+from fmseg.records.protocol import FOLDS, NUM_SPLITS, Protocol, find_preset, read_protocol, to_protocol
 from fmseg.reporting.benchmark_text import table_rows
 from fmseg.stages.benchmark import (
     BenchmarkRun,
@@ -40,8 +40,8 @@ class Asked:
     recipes: Sequence[str]
     starts: Sequence[str]
     regimes: Sequence[str]
-    splits: int
-    test: str
+    splits: int | None
+    test: str | None
     cohorts: Sequence[str]
     settings: dict[str, str]
     name: str | None
@@ -133,6 +133,19 @@ def protocol_of(session: Session, asked: Asked) -> Protocol:
     """Return the protocol of a file or preset, or that of the options; ``--start`` and ``-d`` stand above a file."""
     if asked.protocol is None:
         return _typed(session, asked)
+    of_studies = {
+        "-r": asked.recipes,
+        "--regime": asked.regimes,
+        "--splits": asked.splits,
+        "--test": asked.test,
+        "--cohort": asked.cohorts,
+        "--set": asked.settings,
+    }
+    if typed := [option for option, value in of_studies.items() if value]:
+        raise UsageError(
+            f"The protocol {asked.protocol} says what is compared, so {', '.join(typed)} would change nothing. Write "
+            "that into a YAML file of your own (docs/how-to/benchmark.md), or type options alone, with -d."
+        )
     path = Path(asked.protocol)
     found = read_protocol(path) if path.suffix in (".yaml", ".yml") else find_preset(asked.protocol)
     studies = found.model_dump(mode="json")["studies"]
@@ -155,9 +168,9 @@ def _typed(session: Session, asked: Asked) -> Protocol:
     if asked.settings and not asked.recipes:
         raise UsageError("--set changes numbers of recipes. Name them, as in -r upernet.")
     shared = {
-        "regimes": list(asked.regimes),
-        "splits": asked.splits,
-        "test": asked.test,
+        "regimes": list(asked.regimes) or ["full"],
+        "splits": asked.splits or NUM_SPLITS,
+        "test": asked.test or FOLDS,
         "cohorts": list(asked.cohorts),
     }
     starts = {"starts": list(asked.starts)} if asked.starts else {}

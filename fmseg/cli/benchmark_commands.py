@@ -26,8 +26,10 @@ def benchmark(
     recipe: Recipes = None,
     start: Starts = None,
     regime: Regimes = None,
-    splits: Annotated[int, typer.Option(help="Samples and seeds of each regime.")] = 3,
-    test: Annotated[str, typer.Option(help="folds, official (imagesTs), or a share of the cases, as 0.2.")] = "folds",
+    splits: Annotated[int | None, typer.Option(min=1, help="Samples and seeds of each regime; default: 3.")] = None,
+    test: Annotated[
+        str | None, typer.Option(help="folds, official (imagesTs), or a share of the cases, as 0.2; default: folds.")
+    ] = None,
     cohort: Annotated[list[str] | None, typer.Option("--cohort", help="Further dataset to test on; several.")] = None,
     settings: Settings = None,
     name: Annotated[str | None, typer.Option(help="Of the folder of the tables.")] = None,
@@ -48,7 +50,7 @@ def benchmark(
         datasets=dataset or (),
         recipes=recipe or (),
         starts=start or (),
-        regimes=regime or ("full",),
+        regimes=regime or (),
         splits=splits,
         test=test,
         cohorts=cohort or (),

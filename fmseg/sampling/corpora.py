@@ -53,7 +53,7 @@ def collect_corpora(workspace: Workspace, names: Sequence[str], *, from_files: b
     from_files: unlabelled datasets that are planned are read from their files and need no store.
     """
     groups: dict[str, list[tuple[str, Plans, Images]]] = {}
-    for name in names:
+    for name in sorted(set(names)):  # however they were typed, it is the same corpus
         path = workspace.prepared(name) / "plans.json"
         plans = Plans.load(path) if path.exists() else None
         images = _images_of(workspace, name, plans, from_files) if plans else None
