@@ -36,17 +36,17 @@ def empty_image(folder: Path) -> None:
     image(folder).write_bytes(b"")
 
 
-@bad(HERE, "cannot be read")
+@bad(HERE, "ends too early")
 def half_an_image(folder: Path) -> None:
     cut(image(folder))
 
 
-@bad(HERE, "cannot be read")
+@bad(HERE, "ends too early")
 def image_without_its_last_bytes(folder: Path) -> None:
     cut(image(folder), 0.97)
 
 
-@bad(HERE, "cannot be read")
+@bad(HERE, "a checksum in it is wrong")
 def flipped_bit_in_a_png(folder: Path) -> None:
     flip_bit(image(folder))
 
@@ -273,7 +273,7 @@ def patient_in_training_and_test(folder: Path) -> None:
     save(folder / "labelsTs" / "P00_7.png", discs(88)[1])
 
 
-@bad("imagesTs/P50_0", "cannot be read", code=0)
+@bad("imagesTs/P50_0", "ends too early", code=0)
 def half_a_test_image(folder: Path) -> None:
     save(folder / "imagesTs" / "P50_0_0000.png", discs(88)[0])
     cut(folder / "imagesTs" / "P50_0_0000.png")

@@ -38,7 +38,7 @@ def empty_file_for_a_label_map(folder: Path) -> None:
     label(folder).write_bytes(b"")
 
 
-@bad(HERE, "cannot be read")
+@bad(HERE, "ends too early")
 def half_a_label_map(folder: Path) -> None:
     cut(label(folder))
 

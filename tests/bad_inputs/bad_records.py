@@ -545,7 +545,7 @@ def list_in_utf_16(folder: Path) -> None:
 
 @bad("table.csv", "'path' is missing", base="unlabelled")
 def table_without_paths(folder: Path) -> None:
-    (folder / "table.csv").write_text("file\nimagesTr/P00_0.png\n")
+    (folder / "table.csv").write_text("where\nimagesTr/P00_0.png\n")
     declare(folder, images="table.csv")
 
 

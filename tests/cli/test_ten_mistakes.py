@@ -71,7 +71,7 @@ def cut_image(root):
             ("P01_0", "7", "declare"),
             id="5 value not declared",
         ),
-        pytest.param(cut_image, ("P01_0_0000.png", "cannot"), id="6 unreadable PNG"),
+        pytest.param(cut_image, ("P01_0_0000.png", "ends too early"), id="6 unreadable PNG"),
     ],
 )
 def test_3_to_6_bad_files_end_before_anything_is_planned(capsys, root, break_it, words):

@@ -62,12 +62,13 @@ PLACES = (
     (re.compile(r"n=20 25% full"), "n=20 full"),
 )
 
-#: command -> what is typed behind it, so that it takes seconds and no further processes
+#: how a command begins -> what is typed behind it, so that it takes seconds and no further processes
 SHORTER = {
     "plan_and_preprocess": "-np 0",
     "pretrain": "--set iterations=4 --set batch_size=4 --num-workers 0 -np 0",
     "train": "--set iterations=2 --set batch_size=2 --num-workers 0",
-    "benchmark": "--set iterations=2 --set batch_size=2 --num-workers 0 --splits 1",
+    "benchmark -d": "--set iterations=2 --set batch_size=2 --num-workers 0 --splits 1",
+    "benchmark ours.yaml": "--num-workers 0",
 }
 
 #: page, language, number among its blocks -> file that it is the content of, and what then must read it

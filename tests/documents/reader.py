@@ -47,12 +47,13 @@ def written_otherwise(text: str, places: dict[str, str]) -> str:
 
 def shortened(line: str) -> str:
     """Return a line with the settings behind a command of fmseg that make it short."""
-    found = re.match(r"(?:\S*torchrun .*-m |python -m )?fmseg (?:--root \S+ )?(\w+)", line)
-    if found is None or found[1] not in SHORTER:
+    found = re.match(r"(?:\S*torchrun .*-m |python -m )?fmseg (?:--root \S+ )?(.*)", line)
+    added = [words for beginning, words in SHORTER.items() if found and f"{found[1]} ".startswith(f"{beginning} ")]
+    if not added:
         return line
     typed, mark, rest = line.partition("  #")
     typed, amp, _ = typed.rstrip().partition(" &")
-    return f"{typed} {SHORTER[found[1]]}{amp}{mark}{rest}"
+    return f"{typed} {added[0]}{amp}{mark}{rest}"
 
 
 def type_line(line: str, folder: Path) -> None:

@@ -99,7 +99,7 @@ def test_health_metrics_and_what_the_model_is(place):
     [
         (b"", "image/png", 400, "no image"),
         (b"not a picture", "image/png", 422, "no PNG, JPEG"),
-        (picture()[:-200], "image/png", 422, "cannot be read"),
+        (picture()[:-200], "image/png", 422, "ends too early"),
         (picture(), "text/html", 415, "Content-Type"),
         (picture(), "", 415, "Content-Type"),
         (bytes(100_001), "image/png", 413, "more than 100,000 bytes"),

@@ -127,7 +127,7 @@ def _labelled(
         yield from classes(dataset, facts)
     else:
         yield from absent_classes(dataset, facts)
-        yield from odd_labels(facts)
+        yield from odd_labels(facts, dataset.labels.ignore)
         yield from copied_labels(facts)
         yield from outlined(dataset, facts)
     yield from patients_table(dataset, measured, [fact.case for fact in facts])

@@ -1,5 +1,6 @@
 """Cases that are unlike the others in size or spacing, and classes that nobody has drawn."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -78,15 +79,20 @@ def absent_classes(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Fin
             yield finding("warning", "dataset.json", problem, "Remove it, or look for the cases that show it.", UNSEEN)
 
 
-def odd_labels(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
-    """Find label maps without a background, of dust, or of next to nothing."""
-    totals = [sum(pixels for _, pixels, _ in fact.label_counts) for fact in facts]
+def odd_labels(facts: Sequence[CaseFacts], ignored: int | None) -> Iterator[Finding]:
+    """Find label maps without a background where others have one, of dust, or of next to nothing.
+
+    ignored: the value of pixels that nobody has labelled, which are no class.
+    """
+    totals = [sum(pixels for value, pixels, _ in fact.label_counts if value != ignored) for fact in facts]
+    filled = [total == math.prod(fact.shape) for fact, total in zip(facts, totals, strict=True)]
+    has_background = 2 * sum(filled) < len(facts)
     median = float(np.median([total for total in totals if total] or [0]))
-    for fact, total in zip(facts, totals, strict=True):
-        pieces = sum(count for _, _, count in fact.label_counts)
+    for fact, total, is_filled in zip(facts, totals, filled, strict=True):
+        pieces = sum(count for value, _, count in fact.label_counts if value != ignored)
         if not total:
             continue  # told where it was measured
-        if total == fact.shape[0] * fact.shape[1] * fact.shape[2]:
+        if is_filled and has_background:
             problem, why = "its label map has no background: every pixel is of a class", "It may be turned inside out."
         elif pieces >= MIN_DUST and total < MAX_DUST_PX * pieces:
             problem, why = f"its label map is {pieces} pieces of {total / pieces:.1f} pixels", "It looks like noise."
