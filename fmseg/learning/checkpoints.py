@@ -52,7 +52,7 @@ def save_checkpoint(
     content = {"version": VERSION, "step": step, "tensors": digest, "aliases": aliases, "values": values}
     write_json(folder / f"{stem}.json", content | {"sha256": _digest(content)})
     if name is None:
-        _remove_old(folder)
+        remove_old(folder)
 
 
 def load_checkpoint(folder: Path, name: str) -> Loaded:
@@ -137,10 +137,11 @@ def _set_aside(folder: Path, stem: str) -> None:
             path.rename(path.with_name(path.name + DAMAGED))
 
 
-def _remove_old(folder: Path) -> None:
+def remove_old(folder: Path) -> None:
+    """Remove all numbered checkpoints but the newest, and what a kill left half written."""
     kept = {path.stem for path in _numbered(folder)[-KEPT:]}
     # the JSON goes first: what is left without one was never, or is no longer, a checkpoint
-    # what a kill left half written: ours, and what safetensors calls its own
+    # half written: ours, and what safetensors calls its own
     stale = (*folder.glob(".*.tmp"), *folder.glob(".tmp*"))
     for path in (*_numbered(folder), *sorted(folder.glob("step_*.safetensors")), *stale):
         if path.stem not in kept:

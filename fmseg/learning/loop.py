@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fmseg.console import track
 from fmseg.errors import EnvironmentProblem, Interrupted
-from fmseg.learning.checkpoints import load_latest, save_checkpoint
+from fmseg.learning.checkpoints import load_latest, remove_old, save_checkpoint
 from fmseg.learning.gradients import Gradients
 from fmseg.learning.journal import Journal
 from fmseg.learning.memory import Batch
@@ -142,6 +142,7 @@ class _Loop:
             logger.info("Going on after step %d of %d.", done, self.options.iterations)
         if self.runtime.is_main:
             self.run.rewind(done)
+            remove_old(self.run.checkpoints)  # a kill may have come between saving and removing
             self.runtime.barrier()
         if self.runtime.highest([done]) != [done]:
             raise EnvironmentProblem(

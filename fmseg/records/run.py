@@ -205,7 +205,7 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Drop the log lines after ``step``, which a resumed run writes again, and what a kill left half written."""
-        for path in self.path.glob(".*.tmp"):
+        for path in (*self.path.glob(".*.tmp"), *self.validation.glob(".*.tmp")):
             path.unlink()
         for path in (self.metrics, self.timing):
             lines = [line for line in read_lines(path) if json.loads(line)["step"] <= step]

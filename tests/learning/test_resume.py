@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,3 +145,18 @@ def test_hooks_are_called_and_logged_after_a_resume_too(tmp_path):
     assert (seen, again) == ([4], [8, 10])
     logged = [line for line in RunFolder(tmp_path).history() if "val_dice" in line]
     assert logged == [{"step": 4, "val_dice": 0.4}, {"step": 8, "val_dice": 0.8}, {"step": 10, "val_dice": 1.0}]
+
+
+def test_what_a_kill_left_beside_the_last_checkpoint_goes(tmp_path):
+    """After the last step is saved nothing else is, so what that would have removed is removed at the next start."""
+    toy_fit(tmp_path, 6, checkpoint_every=2)
+    run = RunFolder(tmp_path)
+    whole = sorted(path.name for path in run.checkpoints.iterdir())
+    for ending in ("json", "safetensors"):
+        shutil.copy(run.checkpoints / f"step_00000006.{ending}", run.checkpoints / f"step_00000001.{ending}")
+    run.validation.mkdir()
+    for folder in (run.path, run.validation, run.checkpoints):
+        (folder / ".scores.json.1.tmp").write_text("{")
+    toy_fit(tmp_path, 6, checkpoint_every=2)
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == whole
+    assert not [*tmp_path.rglob(".*.tmp")]
