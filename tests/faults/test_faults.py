@@ -20,7 +20,7 @@ from bad_folders import write_good
 from sound import NAME, write_png
 
 #: what differs from run to run by intention: times, what a process says of itself, and what is drawn at random
-NOT_COMPARED = ("timing.jsonl", ".lock", "log.txt", "progress.png", ".patient_salt", "card.md")
+NOT_COMPARED = ("timing.jsonl", ".lock", "log.txt", "progress.png", ".patient_salt", "card.md", "report.html")
 TIMES = re.compile(rb'"(seconds|finished)": [^,\n]*')
 LEARNED = ("fmseg_results/**/*",)
 
