@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fmseg.errors import BadRecord, Busy, EnvironmentProblem
 
@@ -195,11 +195,21 @@ def _is_running(process: int) -> bool:
 
 
 def append_lines(path: Path, lines: list[str]) -> None:
-    """Append whole lines and flush them to the disk; a torn last line is dropped by ``read_lines``."""
-    with writable(path.parent), open(path, "ab") as file:
+    """Append whole lines and flush them to the disk; a torn last line, of a power cut, is dropped."""
+    with writable(path.parent), open(path, "a+b") as file:
+        _cut_torn_line(file)
         file.write("".join(line + "\n" for line in lines).encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    """Remove what stands behind the last whole line, which the next one would be joined to."""
+    end = file.seek(0, os.SEEK_END)
+    if not end or (file.seek(end - 1), file.read(1))[1] == b"\n":
+        return
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def stream_lines(path: Path) -> Iterator[bytes]:

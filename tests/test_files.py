@@ -93,3 +93,11 @@ def test_a_file_gets_the_usual_rights_whoever_writes_it(tmp_path):
         temporary.unlink()
         temporary.touch(mode=0o600)
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("whole", ["", "one\n", "one\ntwo\n"])
+def test_a_line_torn_by_a_power_cut_is_not_joined_to_the_next(tmp_path, whole):
+    path = tmp_path / "journal.jsonl"
+    path.write_text(whole + '{"torn": 1')
+    files.append_lines(path, ["next"])
+    assert path.read_text() == f"{whole}next\n"
