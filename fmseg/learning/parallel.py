@@ -130,12 +130,16 @@ def _sharded_without_sync(task: FSDPModule) -> Iterator[None]:
         task.set_requires_gradient_sync(True)
 
 
-class _Gather:
-    """How FSDP gathers shards; a rank that is alone takes its own for all of them, which needs the same memory."""
+class _Memory:
+    """Memory for what ranks tell each other."""
 
     def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Return memory for what is gathered."""
+        """Return an empty tensor."""
         return torch.empty(*size, dtype=dtype, device=device)
+
+
+class _Gather(_Memory):
+    """How FSDP gathers shards; a rank that is alone takes its own for all of them, which needs the same memory."""
 
     def __call__(
         self,
@@ -152,12 +156,8 @@ class _Gather:
         return None
 
 
-class _Scatter:
+class _Scatter(_Memory):
     """How FSDP adds up gradients and shares them out; a rank that is alone keeps its part of its own."""
-
-    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Return memory for what is shared out."""
-        return torch.empty(*size, dtype=dtype, device=device)
 
     def __call__(
         self,

@@ -83,12 +83,16 @@ def test_a_labelled_set_may_hold_files_without_an_ending(tmp_path):
     assert dataset.training_cases()[0].label == folder / "labelsTr" / "a.png" and not dataset.orphan_labels()
 
 
-def test_a_patient_of_the_headers_on_both_sides_is_found(tmp_path):
-    workspace = make(tmp_path)
-    folder = workspace.raw_dataset("Dataset501_Clips")
+def declare_classes(folder):
     declaration = {"channel_names": {"0": "ultrasound"}, "task": "classification", "file_ending": ""}
     (folder / "dataset.json").write_text(json.dumps(declaration))
     (folder / "labelsTr.csv").write_text("case,label\na,x\nb,y\nc,x\nd,y\n")
+
+
+def test_a_patient_of_the_headers_on_both_sides_is_found(tmp_path):
+    workspace = make(tmp_path)
+    folder = workspace.raw_dataset("Dataset501_Clips")
+    declare_classes(folder)
     (folder / "imagesTs").mkdir()
     pixels = np.random.default_rng(9).integers(0, 255, (1, 12, 20), np.uint8)
     write_dicom(folder / "imagesTs" / "t", pixels, PatientID="MRN 88456")
@@ -109,9 +113,7 @@ def write_test_images(folder, patients):
 def test_whoever_asks_for_a_patient_gets_the_one_of_the_folds(tmp_path):
     workspace = make(tmp_path)
     folder = workspace.raw_dataset("Dataset501_Clips")
-    declaration = {"channel_names": {"0": "ultrasound"}, "task": "classification", "file_ending": ""}
-    (folder / "dataset.json").write_text(json.dumps(declaration))
-    (folder / "labelsTr.csv").write_text("case,label\na,x\nb,y\nc,x\nd,y\n")
+    declare_classes(folder)
     write_test_images(folder, {"t": "MRN 88456", "u": "MRN 3", "v": ""})
     dataset = Dataset.load(folder)
     asked = ["d", "a", "t", "b", "u", "v", "c"]
