@@ -2,14 +2,15 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
-from test_pipeline import DATASET, TRAIN, command, done, environment, fmseg, raw
+from test_pipeline import DATASET, PRETRAIN, TRAIN, command, done, environment, fmseg, raw
 
-from fmseg.files import read_lines
+from fmseg.files import locked, read_lines
 
 __all__ = ["raw"]
 LAUNCHERS = {
@@ -20,6 +21,7 @@ LAUNCHERS = {
 LONG = ("pretrain", "--set", "iterations=4000", "--set", "batch_size=8", "--checkpoint-minutes", "100")
 #: seconds that a scheduler gives
 NOTICE_S = 30
+QUIET = {"stderr": subprocess.PIPE, "text": True}
 
 
 @pytest.mark.slow
@@ -54,6 +56,26 @@ def test_a_scheduler_that_ends_the_job_finds_a_checkpoint_in_time(raw, kind):
         saved.append(int(newest.stem.removeprefix("step_")))
     assert 0 < saved[1] < saved[2]
     assert f"Going on after step {saved[1]} of" in error
+
+
+@pytest.mark.slow
+def test_when_one_process_refuses_the_others_name_no_fault(raw):
+    done(fmseg(raw, "plan_and_preprocess", "-d", "501"))
+    done(fmseg(raw, *PRETRAIN, "--name", "taken"))
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1]), "WORLD_SIZE": "2"}
+    typed = command(raw, *PRETRAIN, "--name", "taken", "--num-workers", "0")
+    (run,) = raw.glob("fmseg_results/foundation/*/taken")
+    with locked(run, "this pretraining"):  # which the first process alone finds out
+        ranks = [
+            subprocess.Popen(typed, env=environment() | group | {"RANK": rank, "LOCAL_RANK": rank}, **QUIET)
+            for rank in "01"
+        ]
+        first, second = (process.communicate(timeout=100)[1] for process in ranks)
+    assert "Another process of this job has ended" in second and "fault of fmseg" not in first + second
+    assert str(run) in first
+    assert [process.returncode for process in ranks] == [4, 4]
 
 
 def logged_step(root):

@@ -244,7 +244,19 @@ def _recognised(error: BaseException) -> BaseException:
         return EnvironmentProblem(f"{where}: {error.strerror}. Mend that, then run the same command again.")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return EnvironmentProblem(f"Out of memory ({error}). Type --set batch_size=... with half the planned number.")
+    if _is_of_another_rank(error):
+        return EnvironmentProblem(
+            "Another process of this job has ended, so this one cannot go on. That one's message says why; mend that, "
+            "then run the same command again."
+        )
     return error
+
+
+def _is_of_another_rank(error: BaseException) -> bool:
+    """Return whether this is how a rank hears that another one is gone."""
+    # gloo raises a plain RuntimeError, nccl and the launcher's store a class of torch's
+    is_torchs = any(kind.__name__ == "DistError" for kind in type(error).__mro__)
+    return "RANK" in os.environ and (is_torchs or (isinstance(error, RuntimeError) and "/gloo/" in str(error)))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
