@@ -2,6 +2,7 @@
 
 import csv
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,12 +18,13 @@ DELIMITERS = ",;\t"
 def read_table(path: Path, key: str, value: str) -> dict[str, str]:
     """Return two columns of a CSV file as a dictionary.
 
-    Raises BadData naming a missing file or column, and keys that have no value, or two of them.
+    Raises BadData naming a missing file or column, keys that have no value, or two of them, and unseen letters.
     """
     found: dict[str, str] = {}
     problems = []
     for line, row in read_rows(path, (key, value)):
         name, text = row[key], row[value]
+        _check_letters(f"{path}, line {line}", {key: name, value: text})
         if not text:
             problems.append(f"line {line}: the {value} of '{name}' is empty")
         elif found.setdefault(name, text) != text:
@@ -74,6 +76,15 @@ def _check_columns(path: Path, names: list[str], columns: Sequence[str]) -> None
             raise BadData(f"{path}: the column '{name}' is there twice. Remove one of them.")
 
 
+def _check_letters(place: str, cells: Mapping[str, str]) -> None:
+    """Raise BadData if a cell holds what nobody sees: two names that look alike would be different ones."""
+    for name, text in cells.items():
+        unseen = [letter for letter in text if unicodedata.category(letter) in ("Cc", "Cf")]
+        if unseen:
+            letters = ", ".join(f"U+{ord(letter):04X}" for letter in unseen[:MAX_TOLD])
+            raise BadData(f"{place}: the {name} {text!r} holds characters that cannot be seen ({letters}). Remove them.")
+
+
 def _refuse(path: Path, problems: list[str]) -> None:
     if problems:
         more = f"; and {len(problems) - MAX_TOLD} more" if len(problems) > MAX_TOLD else ""
@@ -106,13 +117,14 @@ def read_classes(path: Path) -> dict[str, str]:
     """Return case -> label from a CSV: columns case,label, or a column of 0 and 1 for each class beside case.
 
     A case of several classes has semicolons between them, one of none is ``;``. Raises BadData naming a missing
-    column, a wrong cell, or a case that has two labels.
+    column, a wrong cell, letters that cannot be seen, or a case that has two labels.
     """
     found: dict[str, str] = {}
     problems = []
     for line, row in read_rows(path, ("case",)):
         case = row["case"]
         label = row["label"] if "label" in row else _label_of_columns(path, row)
+        _check_letters(f"{path}, line {line}", {"case": case, "label": label})
         if found.setdefault(case, label) != label:
             problems.append(f"line {line}: the label of '{case}' is '{found[case]}' above and '{label}' here")
     _refuse(path, problems)

@@ -236,6 +236,28 @@ def two_label_maps_for_one_image(folder: Path) -> None:
     save_volume(folder / "labelsTr" / "P00_0.nii.gz", pixels(label(folder))[None])
 
 
+@bad("labelsTr", "P00_0_head.png", "fmseg convert masks")
+def a_mask_for_each_class_of_each_image(folder: Path) -> None:
+    for path in list((folder / "labelsTr").iterdir()):
+        values = pixels(path)
+        for value, name in enumerate(("head", "organ"), start=1):
+            save(path.with_name(f"{path.stem}_{name}.png"), (values == value).astype(np.uint8))
+        path.unlink()
+
+
+@bad("labelsTr", "head/", "fmseg convert masks")
+def a_folder_of_masks_for_each_class(folder: Path) -> None:
+    for path in list((folder / "labelsTr").iterdir()):
+        (folder / "labelsTr" / "head").mkdir(exist_ok=True)
+        path.rename(folder / "labelsTr" / "head" / path.name)
+
+
+@bad("labelsTr", "P00_0_0000.png", "fmseg convert masks")
+def label_maps_with_the_number_of_a_channel(folder: Path) -> None:
+    for path in list((folder / "labelsTr").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_0000.png"))
+
+
 @bad("P00_0", "P01_0", "same label map", code=0)
 def one_label_map_for_two_images(folder: Path) -> None:
     label(folder, "P01_0").write_bytes(label(folder).read_bytes())

@@ -330,6 +330,11 @@ def all_cases_of_one_patient(folder: Path) -> None:
     declare(folder, group_regex="^(P)[0-9]+_")
 
 
+@bad("dataset.json", "head, Head differ only in case", code=0)
+def two_classes_that_differ_in_a_capital(folder: Path) -> None:
+    declare(folder, labels={"background": 0, "head": 1, "Head": 2})
+
+
 # patients.csv
 
 
@@ -341,6 +346,11 @@ def patients(folder: Path, content: str | bytes) -> None:
 @bad("patients.csv", "'patient' is missing")
 def patients_without_their_column(folder: Path) -> None:
     patients(folder, "case,name\n" + PATIENTS)
+
+
+@bad("patients.csv, line 2", "cannot be seen", "U+200B")
+def a_patient_with_a_letter_that_nobody_sees(folder: Path) -> None:
+    patients(folder, "case,patient\n" + PATIENTS.replace(",", ",\u200b", 1))
 
 
 @bad("patients.csv", "empty")

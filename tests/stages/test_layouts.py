@@ -383,6 +383,29 @@ def test_a_folder_or_a_suffix_for_each_class(workspace, tmp_path):
     np.testing.assert_array_equal(label_of(Dataset.load(summary.folder), "a"), box(1, 3) + box(2, 25))
 
 
+@pytest.mark.parametrize("words", [("head", "liver"), ("0000",), ("roi",)])
+def test_words_behind_the_names_of_images_are_classes(workspace, tmp_path, words):
+    source = tmp_path / "source"
+    for name in ("P1_2", "P1"):
+        write_image(source / "imagesTr" / f"{name}_0000.png", noise(0))
+        for corner, word in enumerate(words):
+            write_image(source / "labelsTr" / f"{name}_{word}.png", box(1, 3 + 22 * corner))
+    write_image(source / "labelsTr" / "P2_head.png", box(1, 3))  # its image was lost
+    summary = convert(workspace, "masks", source, 501)
+    assert summary.num_cases == 2 and [name for name, _ in summary.skipped] == ["labelsTr/P2_head.png"]
+    assert summary.classes == (words if len(words) == 2 else ("foreground",))
+    expected = sum(box(value, 3 + 22 * (value - 1)) for value in range(1, len(words) + 1))
+    for name in ("P1", "P1_2"):
+        np.testing.assert_array_equal(label_of(Dataset.load(summary.folder), name), expected)
+
+
+def test_a_number_behind_the_name_of_an_image_may_be_that_of_another(workspace, tmp_path):
+    write_image(tmp_path / "source" / "imagesTr" / "P1.png", noise(0))
+    write_image(tmp_path / "source" / "labelsTr" / "P1_2.png", box(1, 3))
+    with pytest.raises(BadData, match=r"P1_2\.png: this mask has no image of its name"):
+        convert(workspace, "masks", tmp_path / "source", 501)
+
+
 def test_what_does_not_fit_is_listed(workspace, tmp_path):
     source = make_masks(tmp_path / "source")
     write_image(source / "masks" / "a.png", np.zeros((20, 60), np.uint8))

@@ -2,8 +2,9 @@
 
 An image and its masks have one name, apart from words such as ``_mask`` behind it, and lie in folders of the same
 names, apart from words such as ``images`` and ``masks``. Several masks of an image are one mask (``_mask``,
-``_mask_1``) or, in folders of their own below that of the masks, one class each. What cannot be seen is said in a
-dataset.json of the source: labels, mask_colors, mask_suffixes, mask_outlines (see docs/how-to/convert.md).
+``_mask_1``) or, in folders of their own below that of the masks, one class each. Where no mask has the name of an
+image, words behind it are classes (``P1_head``, ``P1_femur``). What cannot be seen is said in a dataset.json of the
+source: labels, mask_colors, mask_suffixes, mask_outlines (see docs/how-to/convert.md).
 """
 
 import re
@@ -56,10 +57,13 @@ MASK_SUFFIX = re.compile(
     r"[ _-](?:mask|masks|label|labels|gt|groundtruth|ground_truth|seg|segmentation|annotation|contour)(?:[ _-]?\d+)?$",
     re.IGNORECASE,
 )
+WORD_STARTS = re.compile(r"[ _.-]")
 #: keys of a dataset.json in the source that go into the new one as they are
 KEPT = ("modality", "group_regex", "channel_names", "reference", "licence", "name", "description")
 
 Key = tuple[tuple[str, ...], str]
+#: folders, the image's name, class, file
+Mask = tuple[tuple[str, ...], str, str, Path]
 
 
 class Declaration(BaseModel):
@@ -151,7 +155,7 @@ def _bring_tables(dataset: NewDataset) -> None:
 def _pairs(source: Path, said: Declaration, dataset: NewDataset) -> dict[Key, Pair]:
     """Return the images that have masks; the others are noted as left out, and so are masks without image."""
     images: dict[Key, Pair] = {}
-    masks: list[tuple[tuple[str, ...], str, str, Path]] = []
+    masks: list[Mask] = []
     for path in sorted(path for path in all_files(source) if not is_junk(path.name) and is_image_file(path)):
         folders = path.relative_to(source).parts[:-1]
         is_test = any(part.lower() in TEST_FOLDERS for part in folders)
@@ -168,6 +172,8 @@ def _pairs(source: Path, said: Declaration, dataset: NewDataset) -> dict[Key, Pa
         bare = parts, stem.removesuffix(FIRST_CHANNEL)
         if not {bare, (parts, f"{bare[1]}_0001")} & images.keys():
             images[bare] = images.pop((parts, stem))
+    if not any((at, stem) in images for parts, stem, _, _ in masks for at in (parts, parts[:-1])):
+        masks = _split_words(masks, images)
     for parts, stem, name, path in masks:
         own, above = images.get((parts, stem)), images.get((parts[:-1], stem))
         if own is not None:
@@ -193,6 +199,24 @@ def _split_name(stem: str, said: Declaration) -> tuple[str, str, bool]:
             return stem[: -len(suffix)], name, True
     bare = MASK_SUFFIX.sub("", stem)
     return bare, "", bare != stem
+
+
+def _split_words(masks: list[Mask], images: Collection[Key]) -> list[Mask]:
+    """Return masks none of which has the name of an image, with what stands behind it taken for the class.
+
+    A number is no class, and one word alone says nothing that the values do not; ``_0000`` is an image's channel.
+    """
+    split: list[Mask] = []
+    for parts, stem, name, path in masks:
+        cuts = [match.start() for match in WORD_STARTS.finditer(stem) if (parts, stem[: match.start()]) in images]
+        behind = stem[cuts[-1] :] if cuts else ""
+        word = "" if behind == FIRST_CHANNEL else behind[1:]
+        if behind and not word.isdigit():
+            stem, name = stem.removesuffix(behind), name or word
+        split.append((parts, stem, name, path))
+    if len({name for parts, stem, name, _ in split if (parts, stem) in images}) == 1:
+        return [(parts, stem, "", path) for parts, stem, _, path in split]
+    return split
 
 
 def _classes(pairs: Collection[Pair], said: Declaration) -> tuple[str, ...]:

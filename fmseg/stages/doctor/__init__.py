@@ -26,7 +26,7 @@ from fmseg.stages.doctor.likeness import copied_labels, duplicates, near_duplica
 from fmseg.stages.doctor.mending import copy_mended, leave_out
 from fmseg.stages.doctor.outliers import absent_classes, odd_labels, odd_sizes, odd_spacings
 from fmseg.stages.doctor.sheet import draw_sheet
-from fmseg.stages.doctor.tables import classes, folds, number, patients_table
+from fmseg.stages.doctor.tables import classes, folds, names_of_classes, number, patients_table
 from fmseg.stages.doctor.tests import TestCase, measure_tests, patients_on_both_sides, save_tests, tests_findings
 from fmseg.workspace import Workspace
 
@@ -111,13 +111,13 @@ def _labelled(
 ) -> Iterator[Finding]:
     """Find what there is to say about a set that a network is trained on."""
     declared, colours = len(dataset.channel_names), Colours()
+    yield from layout(dataset)
     for fact in facts:
         for each in fact.findings:
             remedy = "leave_out" if each.severity == "error" else ""
             yield each.model_copy(update={"cases": (fact.case,), "remedy": remedy})
         colours.add(fact)
         yield from odd_kind(fact, declared, measured)
-    yield from layout(dataset)
     yield from names(dataset)
     yield from number(dataset, len(facts))
     yield from colours.findings(declared, measured.channels)
@@ -126,6 +126,7 @@ def _labelled(
     if dataset.task == "classification":
         yield from classes(dataset, facts)
     else:
+        yield from names_of_classes(dataset.labels.names, "dataset.json")
         yield from absent_classes(dataset, facts)
         yield from odd_labels(facts, dataset.labels.ignore)
         yield from copied_labels(facts)

@@ -40,6 +40,7 @@ def layout(dataset: Dataset) -> list[Finding]:
     found += _channel_numbers(dataset)
     if dataset.declaration.dataset is None and dataset.task == "segmentation":
         found += _double_labels(dataset.folder / LABELS)
+        found += _masks(dataset)
         for path in dataset.orphan_labels():
             mend = "Add its image to imagesTr, or remove it."
             found.append(finding("error", f"{LABELS}/{path.name}", WITHOUT_IMAGE, mend, ORPHAN, (), "remove"))
@@ -119,6 +120,25 @@ def _channel_numbers(dataset: Dataset) -> Iterator[Finding]:
             problem = f"its channels are numbered {', '.join(numbers)}"
             mend = "Number them from 0000 on without a gap, in the order of 'channel_names'."
             yield finding("error", case.name, problem, mend, MIXED_UP, [case.name], "leave_out")
+
+
+def _masks(dataset: Dataset) -> Iterator[Finding]:
+    """Find what looks like masks of these images that are named, or lie, otherwise than label maps do."""
+    cases = {case.name: case for case in dataset.training_cases()}
+    stems = {path.name: strip_ending(path.name) for path in dataset.orphan_labels()}
+    words = [
+        name
+        for name, stem in stems.items()
+        if any(stem[: match.start()] in cases for match in re.finditer(r"[ _.-]", stem))
+    ]
+    folder = dataset.folder / LABELS
+    below = [f"{path.name}/" for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    if words or below:
+        problem = f"beside label maps, which have the names of their images, there are {listed(sorted(below) or words)}"
+        command = f"fmseg convert masks {dataset.folder} -d {free_number(dataset.folder.parent)}"
+        mend = f"If they are masks of these images, make label maps of them, in a new dataset: {command}"
+        severity: Severity = "error" if any(case.label is None for case in cases.values()) else "warning"
+        yield finding(severity, LABELS, problem, mend, "An image without a label map cannot be trained on.")
 
 
 def _double_labels(folder: Path) -> Iterator[Finding]:

@@ -44,22 +44,23 @@ def classes(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     for case in sorted(set(given) - cases):
         mend = "Add its image, or remove the row."
         yield finding("warning", CLASSES, f"the case '{case}' has no image", mend, LOST)
-    yield from _names_of_classes(scheme.names)
+    yield from names_of_classes(scheme.names, CLASSES)
     yield from _rare_classes(given, cases)
 
 
-def _names_of_classes(found: Sequence[str]) -> Iterator[Finding]:
+def names_of_classes(found: Sequence[str], where: str) -> Iterator[Finding]:
+    """Find names of classes that may not be meant as they are written."""
     folded = defaultdict(list)
     for name in found:
         folded[" ".join(name.casefold().split())].append(name)
         if name.casefold() in MISSING:
             problem = f"the class '{name}' looks like a value that is missing"
             mend = "Leave the cell empty where nobody knows the class, or rename the class."
-            yield finding("warning", CLASSES, problem, mend, "It is learned as a class.")
+            yield finding("warning", where, problem, mend, "It is learned as a class.")
     for alike in folded.values():
         if len(alike) > 1:
             problem = f"the classes {', '.join(alike)} differ only in case or spaces"
-            yield finding("warning", CLASSES, problem, "Write them alike.", "They are learned as different classes.")
+            yield finding("warning", where, problem, "Write them alike.", "They are learned as different classes.")
 
 
 def _rare_classes(given: dict[str, str], cases: set[str]) -> Iterator[Finding]:
