@@ -25,8 +25,8 @@ START_UP_S = 20.0
 BYTES_PER_PARAMETER = 20
 #: checkpoints that are kept, copies of the weights in one (student, teacher, two moments), files of weights alone
 KEPT_STATES, STATE_COPIES, WEIGHT_FILES = 2, 4, 3
-#: per token, layer and channel, in half precision; float32 takes twice as much. 23 are kept for the backward pass (counted
-#: on ViT-S/16); the others are for what lives in it for a while: a ViT-S step of 8 images took 0.3 GB more than this says
+#: per token, layer and channel, in half precision; float32 takes twice as much. 23 are kept for the backward pass of a
+#: ViT-S/16; the others are for what lives for a while: a step of 8 images took 0.3 GB more than is reckoned here
 BYTES_PER_ACTIVATION = 30
 #: of them, with checkpointing: the layer's input, float32
 BYTES_PER_INPUT = 4

@@ -82,7 +82,7 @@ def _check_letters(place: str, cells: Mapping[str, str]) -> None:
         unseen = [letter for letter in text if unicodedata.category(letter) in ("Cc", "Cf")]
         if unseen:
             letters = ", ".join(f"U+{ord(letter):04X}" for letter in unseen[:MAX_TOLD])
-            raise BadData(f"{place}: the {name} {text!r} holds characters that cannot be seen ({letters}). Remove them.")
+            raise BadData(f"{place}: the {name} {text!r} holds letters that cannot be seen ({letters}). Remove them.")
 
 
 def _refuse(path: Path, problems: list[str]) -> None:
