@@ -1,6 +1,8 @@
 """Imports run downwards: the table of docs/architecture.md, enforced."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "fmseg"
@@ -12,6 +14,19 @@ FLOORS = {
     5: {"stages"},
     6: {"cli", "api", "predictor", "__main__", "__init__"},
 }
+#: stages that only measure, plan and show: torch takes seconds to import
+WITHOUT_TORCH = (
+    "compare",
+    "convert",
+    "doctor",
+    "explain",
+    "fingerprint",
+    "listing",
+    "plan",
+    "preprocess",
+    "report",
+    "view",
+)
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 
@@ -59,3 +74,9 @@ def test_the_rule_catches_upward_sideways_and_stage_to_stage_imports():
     assert violation(["stages", "train"], ["stages", "plan"])
     assert not violation(["stages", "train"], ["learning", "loop"])
     assert not violation(["imaging", "case"], ["imaging", "readers"])
+
+
+def test_what_shows_and_prepares_imports_no_torch():
+    modules = ", ".join(f"fmseg.stages.{name}" for name in WITHOUT_TORCH)
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -16,8 +16,9 @@ from fmseg.imaging.decode import decide, shown_classes
 from fmseg.imaging.prepare import centred, prepare, to_network
 from fmseg.inference.calibration import tempered
 from fmseg.inference.cases import CasePipeline, Failure
-from fmseg.inference.members import Member, classes_of, need_one_plan
+from fmseg.inference.members import Member, classes_of
 from fmseg.inference.sliding import autocast_dtype, mirrorings
+from fmseg.inference.trained import need_one_plan
 from fmseg.networks.classifier import Classifier
 from fmseg.records.dataset import CaseFiles
 from fmseg.records.run import RunConfig

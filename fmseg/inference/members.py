@@ -128,21 +128,6 @@ def make_room(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             module.make_room(tensors, f"{name}.")
 
 
-def need_one_plan(configs: Sequence[RunConfig]) -> None:
-    """Check that all runs see the same prepared images and give the same outputs. Raises BadData if not."""
-    first = configs[0]
-    for config in configs[1:]:
-        for name, one, other in (
-            ("preprocessing", first.plans.preprocessing, config.plans.preprocessing),
-            ("labels", first.plans.labels, config.plans.labels),
-        ):
-            if one != other:
-                raise BadData(
-                    f"The models {first.recipe.name} and {config.recipe.name} of {first.plans.dataset} were "
-                    f"trained under different plans ({name}), so they cannot be averaged. Train one of them again."
-                )
-
-
 def _check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
     mend = "The file belongs to another network than its run.json says; train or import it again."
     for name, tensor in wanted.items():

@@ -12,9 +12,10 @@ from fmseg.imaging.decode import labels_from_probabilities
 from fmseg.imaging.prepare import prepare, restore, to_network
 from fmseg.inference.cases import CasePipeline, Failure, PreparedCase
 from fmseg.inference.ensemble import confidence, disagreement, weighted_mean
-from fmseg.inference.members import Member, need_one_plan
+from fmseg.inference.members import Member
 from fmseg.inference.postprocess import apply_clean_up
 from fmseg.inference.sliding import predict_batch
+from fmseg.inference.trained import need_one_plan
 from fmseg.records.dataset import CaseFiles
 from fmseg.records.selection import CleanUp
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmseg.errors import NotReady, UsageError
-from fmseg.inference.members import need_one_plan
+from fmseg.errors import BadData, NotReady, UsageError
 from fmseg.records.run import RunConfig, RunFolder
 from fmseg.records.selection import CleanUp, Selection
 from fmseg.workspace import Workspace, dataset_id
@@ -114,3 +113,18 @@ def training_command(runs: Path, fold: int) -> str:
             recipe, start = recipe.removesuffix(f"-{init}"), f" --init {init}"
         break
     return f"fmseg train {dataset_id(runs.parent.name)} fold{fold} -r {recipe}{start}"
+
+
+def need_one_plan(configs: Sequence[RunConfig]) -> None:
+    """Check that all runs see the same prepared images and give the same outputs. Raises BadData if not."""
+    first = configs[0]
+    for config in configs[1:]:
+        for name, one, other in (
+            ("preprocessing", first.plans.preprocessing, config.plans.preprocessing),
+            ("labels", first.plans.labels, config.plans.labels),
+        ):
+            if one != other:
+                raise BadData(
+                    f"The models {first.recipe.name} and {config.recipe.name} of {first.plans.dataset} were "
+                    f"trained under different plans ({name}), so they cannot be averaged. Train one of them again."
+                )

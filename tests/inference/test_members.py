@@ -4,7 +4,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fmseg.errors import BadData, NotReady
-from fmseg.inference.members import load_member, need_one_plan, sliding_of
+from fmseg.inference.members import load_member, sliding_of
+from fmseg.inference.trained import need_one_plan
 
 CPU = torch.device("cpu")
 
