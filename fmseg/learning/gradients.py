@@ -2,7 +2,7 @@
 
 Where a batch does not fit it is cut into more parts, whose gradients add up to the same. A single rank finds out in
 any step and begins it anew. Several ranks find out before their first step, each alone: in a real step a rank without
-memory would leave the others waiting.
+memory leaves the others waiting, so the job ends there, and the next one begins with more parts.
 """
 
 import logging
@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from fmseg.errors import EnvironmentProblem
 from fmseg.learning.journal import Journal
-from fmseg.learning.memory import MAX_PARTS, Batch, KeptBuffers, free_cached, is_out_of_memory, missing_moments
+from fmseg.learning.memory import (
+    MAX_PARTS,
+    Batch,
+    KeptBuffers,
+    free_cached,
+    is_out_of_memory,
+    missing_moments,
+    note_parts,
+)
 from fmseg.learning.options import FitOptions
 from fmseg.learning.parallel import can_try_alone, distribute, is_sharded, recover, without_sync
 from fmseg.learning.runtime import Runtime
@@ -52,10 +60,25 @@ class Gradients:
         if not self.is_rehearsed:
             self._rehearse(step, micro_batches)
         while (values := self._try(step, micro_batches, self.parts)) is None:
+            parts = self._next_parts(micro_batches, self.parts)
             if self.runtime.world > 1:
-                raise self._too_large(micro_batches)  # the other ranks wait for this one's gradients
-            self._cut(step, self._next_parts(micro_batches, self.parts))
+                note_parts(self.journal.run.path, parts)
+                raise EnvironmentProblem(
+                    f"A {self.runtime.device.type} device ran out of memory in step {step + 1}. Run the same command "
+                    f"again: it goes on from the last checkpoint, with {self._images(parts)} images at a time."
+                )
+            self.cut(step, parts)
         return values
+
+    def cut(self, step: int, parts: int) -> None:
+        """From now on take micro-batches in so many parts, and say so."""
+        self.parts = parts
+        images = self._images(parts)
+        logger.warning(
+            "The %s device has too little memory. From step %d on it takes %d images at a time; a step still has %d.",
+            *(self.runtime.device.type, step + 1, images, self.options.batch_size),
+        )
+        self.journal.log(step, {"images_at_a_time": images})
 
     def _try(self, step: int, micro_batches: list[Batch], parts: int) -> list[dict[str, Tensor]] | None:
         """Return None, and leave nothing behind, if memory was too little."""
@@ -102,21 +125,15 @@ class Gradients:
         self.is_rehearsed = True
         (needed,) = self.runtime.highest([parts])
         if needed != self.parts:
-            self._cut(step, needed)
+            self.cut(step, needed)
 
     def _forget(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.options.forget_step()
 
-    def _cut(self, step: int, parts: int) -> None:
-        """From now on take micro-batches in so many parts, and say so."""
-        self.parts = parts
-        images = self.options.batch_size // (self.options.accumulation * self.runtime.world * parts)
-        logger.warning(
-            "The %s device has too little memory. From step %d on it takes %d images at a time; a step still has %d.",
-            *(self.runtime.device.type, step + 1, images, self.options.batch_size),
-        )
-        self.journal.log(step, {"images_at_a_time": images})
+    def _images(self, parts: int) -> int:
+        """Return how many images a device takes at a time."""
+        return self.options.batch_size // (self.options.accumulation * self.runtime.world * parts)
 
     def _next_parts(self, micro_batches: list[Batch], parts: int) -> int:
         """Return the next larger number of parts that a micro-batch can be cut into, at least twice as many."""
@@ -126,9 +143,11 @@ class Gradients:
         raise self._too_large(micro_batches)
 
     def _split(self, batch: Batch, parts: int) -> list[Batch]:
-        pieces = [batch] if parts == 1 else self.options.split(batch, parts)
-        assert pieces is not None, "all micro-batches are of one size"
-        return pieces
+        if parts == 1:
+            return [batch]
+        # with other ranks than before the micro-batches are others, and may have to be cut less finely
+        cuts = (self.options.split(batch, number) for number in range(parts, 0, -1))
+        return next(pieces for pieces in cuts if pieces is not None)
 
     def _too_large(self, micro_batches: list[Batch]) -> EnvironmentProblem:
         return EnvironmentProblem(

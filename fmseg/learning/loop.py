@@ -22,7 +22,7 @@ from fmseg.errors import EnvironmentProblem, Interrupted
 from fmseg.learning.checkpoints import load_latest, remove_old, save_checkpoint
 from fmseg.learning.gradients import Gradients
 from fmseg.learning.journal import Journal
-from fmseg.learning.memory import Batch
+from fmseg.learning.memory import Batch, noted_parts
 from fmseg.learning.optim import clip_and_step, clip_groups
 from fmseg.learning.options import FitOptions as FitOptions
 from fmseg.learning.runtime import Pace, Runtime, StopRequest, stop_signals
@@ -149,6 +149,9 @@ class _Loop:
                 f"{self.run.checkpoints}: not all processes see the same checkpoint. "
                 "Put the results on a disk that all machines share."
             )
+        (parts,) = self.runtime.highest([noted_parts(self.run.path)])
+        if parts > self.gradients.parts:
+            self.gradients.cut(done, parts)
         return done
 
     def fetch(self, stream: Iterator[Batch]) -> list[Batch]:

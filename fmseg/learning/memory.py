@@ -4,8 +4,12 @@ Parts see fewer images at once. What compares the images of a batch (KoLeo, Sink
 those of a part then, as with any accumulation; all else is the same up to rounding.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
+
+from fmseg.files import read_json, write_json
 
 Batch = dict[str, Tensor]
 
@@ -13,6 +17,8 @@ Batch = dict[str, Tensor]
 MAX_PARTS = 4096
 #: bytes of AdamW's two moments in float32, which are not there before the first step, per parameter
 MOMENT_BYTES = 8
+#: in the folder of a run
+NOTE = "memory.json"
 
 
 def split_evenly(batch: Batch, parts: int) -> list[Batch] | None:
@@ -36,6 +42,17 @@ def free_cached(device: torch.device) -> None:
     """Give back what torch holds for later on a device, in pieces that may be of no use."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def note_parts(folder: Path, parts: int) -> None:
+    """Leave word in a run's folder to take micro-batches in so many parts, for the processes that go on with it."""
+    write_json(folder / NOTE, {"parts": parts})
+
+
+def noted_parts(folder: Path) -> int:
+    """Return the number of parts that ``note_parts`` has left; 1 if nothing was."""
+    path = folder / NOTE
+    return int(read_json(path)["parts"]) if path.exists() else 1
 
 
 def missing_moments(optimizer: torch.optim.Optimizer, device: torch.device) -> Tensor | None:

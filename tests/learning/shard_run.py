@@ -1,7 +1,8 @@
 """One rank of a tiny pretraining, its parameters whole or shared out: ``shard_run.py SHARDING FOLDER ITERATIONS``.
 
 Behind them: ``compiled`` layers, ``looks`` at the teacher after each step, ``little`` memory; ``eight`` images a step
-instead of four, of which rank 1 holds two at a time only, being ``full`` in the ``forward`` or ``backward`` pass.
+instead of four, of which rank 1 holds two at a time only, being ``full`` in the ``forward`` or ``backward`` pass, or
+``late``, from the third step on.
 """
 
 import sys
@@ -23,6 +24,7 @@ from fmseg.records.run import RunFolder
 from fmseg.tasks.dino import DinoTask
 
 IMAGES = 8 if "eight" in sys.argv else 4
+FIRST_FULL = 2 if "late" in sys.argv else 0
 #: of two images each
 NUM_PARTS = IMAGES // 2
 
@@ -36,7 +38,7 @@ def run_out(task: DinoTask, moment: str) -> None:
     loss, images = task.training_loss, []
 
     def training_loss(batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        images.append(len(batch["globals"]) // 2)
+        images.append(len(batch["globals"]) // 2 if step >= FIRST_FULL else 0)
         return loss(batch, step)
 
     def check(*_: object) -> None:

@@ -99,6 +99,21 @@ def test_when_one_rank_is_full_all_take_fewer_images_at_a_time(tmp_path, shardin
     assert_same(roomy, tight, also={"images_at_a_time"})
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["fsdp", "ddp"])
+def test_when_one_rank_is_full_later_the_next_job_takes_fewer_images_at_a_time(tmp_path, sharding):
+    roomy = run(tmp_path / "roomy", "ddp", 1, 4, "eight")
+    typed = (tmp_path / "tight", sharding, 2, 4, "eight", "full", "late", "forward")
+    processes = start(*typed)
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert all(process.returncode for process in processes)
+    assert "out of memory in step 3. Run the same command again" in errors[1]
+    run(*typed)
+    told = [line for line in RunFolder(tmp_path / "tight").history() if "images_at_a_time" in line]
+    assert told == [{"step": 2, "images_at_a_time": 2}]
+    assert_same(roomy, tmp_path / "tight", also={"images_at_a_time"})
+
+
 def half_way(folder, target):
     """A copy of a run as it was after two of its four steps."""
     shutil.copytree(folder, target)
