@@ -104,13 +104,20 @@ def to_json(value: Any) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Return the parsed file. Raises BadRecord if it is absent, no JSON, or says a key twice."""
+    """Return the parsed file. Raises BadRecord if it is absent, no file, no JSON, or says a key twice."""
+    refuse_pipe(path)
     try:
         return parse_json(path.read_bytes(), str(path))
     except FileNotFoundError as error:
         raise BadRecord(f"{path}: there is no such file.") from error
     except IsADirectoryError as error:
         raise BadRecord(f"{path}: this is a folder, and must be a file. Rename it.") from error
+
+
+def refuse_pipe(path: Path) -> None:
+    """Raise BadRecord for a pipe or a device, which may never come to an end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise BadRecord(f"{path}: this is a pipe or a device, and must be a file. Replace it by the file itself.")
 
 
 def parse_json(content: bytes, source: str) -> Any:

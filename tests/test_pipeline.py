@@ -196,7 +196,7 @@ def test_two_ranks_pretrain_as_one(raw, tmp_path_factory):
     result = subprocess.run(
         [*launcher, "--root", str(other), *arguments], env=environment(), capture_output=True, text=True, check=False
     )
-    assert result.stdout.count("d501") == 1, "one rank speaks"
+    assert result.stdout.count("Foundation checkpoints") == 1, "one rank speaks"
     done(result)
     one, two = (
         [json.loads(line) for line in next(root.glob("fmseg_results/**/metrics.jsonl")).read_text().splitlines()]
@@ -215,5 +215,5 @@ def test_two_processes_measure_the_step_that_a_budget_is_planned_from(raw):
     result = fmseg(raw, "pretrain", "--gpus", "2", "--budget", "30s", "--num-workers", "0")
     done(result)
     assert result.stderr.count("a step of") == 1
-    assert result.stdout.count("d501") == 1
+    assert result.stdout.count("Foundation checkpoints") == 1
     assert len(list(raw.glob("fmseg_results/foundation/*/*/foundation.json"))) == 1

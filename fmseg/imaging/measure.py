@@ -11,7 +11,8 @@ import numpy as np
 
 from fmseg.errors import BadData, BadRecord
 from fmseg.files import stream_lines
-from fmseg.imaging.case import Array, BadFile, Case, Geometry, content_hash, is_grey
+from fmseg.imaging.agreement import OFF_GRID, misplaced, mixed_up
+from fmseg.imaging.case import Array, BadFile, Case, content_hash, is_grey
 from fmseg.imaging.intensity import histogram, intensity_of, scale
 from fmseg.imaging.looks import looks_of
 from fmseg.imaging.marks import find_marks
@@ -22,16 +23,11 @@ from fmseg.records.fingerprint import CaseFacts, Finding, Intensity, Severity
 from fmseg.records.labels import LabelScheme
 
 #: counted up when a case is measured in another way, so that old lines of cases.jsonl are not kept
-VERSION = 5
+VERSION = 6
 MIN_SIDE_PX = 8
 MAX_LISTED = 10
 MAX_LINES = 20
-#: cosines of two directions of axes that count as one may differ so much
-MAX_TURN = 1e-2
-#: of a voxel, and in mm, two origins that count as one may be apart
-MAX_SHIFT, MIN_SHIFT_MM = 0.1, 1e-3
 UNREADABLE = "Nothing can be learned from a file that cannot be read."
-OFF_GRID = "The label would be drawn on the wrong place of the image."
 CHANGED = "The network sees the image as it was read, not as it is in the file."
 
 
@@ -198,8 +194,9 @@ def _measure_label(
         sizes = f"the label map is {labels.shape}, its image is {case.voxels.shape[1:]} (z, y, x)"
         findings.append(_finding("error", path, sizes, "Export it on the image's grid.", OFF_GRID))
         return digest
-    findings += _misplaced(path, geometry, case.geometry)
+    findings += misplaced(path, geometry, case.geometry)
     counts = _counts(labels)
+    findings += mixed_up(path, labels, case.voxels, counts)
     undeclared = [value for value in counts if value not in scheme.declared]
     if undeclared:
         findings.append(_undeclared(path, undeclared, scheme))
@@ -255,28 +252,6 @@ def _undeclared(path: Path, values: list[int], scheme: LabelScheme) -> Finding:
     mend = f"Declare them under 'labels' in dataset.json, or correct the label map.{hint}"
     problem = f"the label map holds the values {listed}; declared are {declared}"
     return _finding("error", path, problem, mend, "Nobody knows what such pixels show.")
-
-
-def _misplaced(path: Path, label: Geometry, image: Geometry) -> list[Finding]:
-    """Compare where a label map and its image say that they lie."""
-    if label.spacing_mm is None or image.spacing_mm is None:
-        return []
-    if not np.allclose(label.spacing_mm, image.spacing_mm, rtol=1e-2):
-        problem = f"the label map has the spacing {_rounded(label.spacing_mm)}, its image {_rounded(image.spacing_mm)}"
-    elif not np.allclose(label.direction, image.direction, atol=MAX_TURN):
-        problem = "the label map has another direction of axes than its image"
-    elif not np.allclose(label.origin, image.origin, atol=max(MIN_SHIFT_MM, MAX_SHIFT * min(image.spacing_mm))):
-        problem = f"the label map has the origin {_rounded(label.origin)}, its image {_rounded(image.origin)}"
-        mend = "Check that they lie on each other; they are taken to, pixel by pixel."
-        return [_finding("warning", path, problem, mend, OFF_GRID)]
-    else:
-        return []
-    mend = "Export it on the image's grid. If they lie on each other all the same, fmseg doctor --fix writes a copy so."
-    return [_finding("error", path, problem, mend, OFF_GRID)]
-
-
-def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(round(value, 4) for value in values)
 
 
 def _without_label(files: CaseFiles, labels: LabelScheme | None) -> list[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fmseg.errors import BadData
-from fmseg.files import natural_key
+from fmseg.files import natural_key, refuse_pipe
 from fmseg.records.labels import SEPARATOR, ClassScheme, split_classes
 
 #: of the problems of one table
@@ -38,6 +38,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[st
 
     Raises BadData naming a missing file or column, a line with too few cells, or what is no text.
     """
+    refuse_pipe(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             head = file.readline()

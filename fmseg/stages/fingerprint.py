@@ -6,6 +6,7 @@ measuring goes on, so a killed one continues; in the end they stand in the order
 
 import functools
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import overload
 
@@ -16,7 +17,8 @@ from fmseg.imaging.measure import facts_of_dead, measure_case, read_facts
 from fmseg.imaging.pooling import pool_facts
 from fmseg.planning.patients import patient_salt, patients_of, source_with_headers
 from fmseg.records.cases import CaseFiles, CaseNames, Chosen, unique_cases
-from fmseg.records.dataset import DEFAULT_MODALITY, Dataset
+from fmseg.records.dataset import DEFAULT_MODALITY, Dataset, visible_files
+from fmseg.records.endings import image_endings
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import LabelScheme
 from fmseg.sampling.case_journal import CaseJournal
@@ -46,8 +48,7 @@ def fingerprint(
     if len(cases) < len(listed):
         logger.warning("%d images are left out: others have their names", len(listed) - len(cases))
     if not cases:
-        place = dataset.source if dataset.task == "unlabelled" else dataset.folder
-        raise BadData(f"{place}: there is no image in it. Put images named case_0000{dataset.file_ending} there.")
+        raise BadData(_no_image(dataset))
     patients, source, declared = patients_of(dataset, CaseNames(cases))
     with locked(folder, "its fingerprint"):
         if fresh:
@@ -81,6 +82,21 @@ def fingerprint(
             result = source_with_headers(result, read_facts(path))
         result.save(folder / "dataset_fingerprint.json")
     return result
+
+
+def _no_image(dataset: Dataset) -> str:
+    """Return what to do about a dataset without images."""
+    if dataset.task == "unlabelled":
+        return f"{dataset.source}: there is no image in it. Put images named case_0000{dataset.file_ending} there."
+    folder = dataset.folder / "imagesTr"
+    endings = Counter(path.suffix for path in visible_files(folder) if path.name.lower().endswith(image_endings()))
+    if not endings:
+        return f"{folder}: there is no image in it. Put images named case_0000{dataset.file_ending} there."
+    found, count = endings.most_common(1)[0]
+    return (
+        f"{dataset.folder / 'dataset.json'}: 'file_ending' is {dataset.file_ending}, and no image has that ending; "
+        f"{count} in imagesTr end in {found}. Write the ending that they have, in its own capitals."
+    )
 
 
 class _WithPatients(Sequence[tuple[CaseFiles, str]]):

@@ -236,6 +236,16 @@ def two_label_maps_for_one_image(folder: Path) -> None:
     save_volume(folder / "labelsTr" / "P00_0.nii.gz", pixels(label(folder))[None])
 
 
+@bad("labelsTr/P00_0.png", "same pixels")
+def label_map_in_the_place_of_its_image(folder: Path) -> None:
+    image(folder).write_bytes(label(folder).read_bytes())
+
+
+@bad("labelsTr/P00_0.png", "shows nothing", code=0)
+def label_map_made_visible_in_the_place_of_its_image(folder: Path) -> None:
+    save(image(folder), pixels(label(folder)) * np.uint8(100))
+
+
 @bad("labelsTr", "P00_0_head.png", "fmseg convert masks")
 def a_mask_for_each_class_of_each_image(folder: Path) -> None:
     for path in list((folder / "labelsTr").iterdir()):

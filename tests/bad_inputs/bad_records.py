@@ -1,6 +1,7 @@
 """Datasets whose dataset.json, tables or folds are wrong."""
 
 import json
+import os
 from pathlib import Path
 
 from sound import LABELS, Bad, collected, cut, declare, discs, image, save
@@ -353,6 +354,32 @@ def a_patient_with_a_letter_that_nobody_sees(folder: Path) -> None:
     patients(folder, "case,patient\n" + PATIENTS.replace(",", ",\u200b", 1))
 
 
+@bad("patients.csv", "A0, a0 differ only in case", code=0)
+def a_patient_written_in_two_ways(folder: Path) -> None:
+    patients(folder, "case,patient\n" + PATIENTS.replace("a0", "A0", 1))
+
+
+@bad("patients.csv", "pipe")
+def a_pipe_in_the_place_of_the_patients(folder: Path) -> None:
+    os.mkfifo(folder / "patients.csv")
+
+
+@bad("dataset.json", "pipe")
+def a_pipe_in_the_place_of_the_declaration(folder: Path) -> None:
+    (folder / "dataset.json").unlink()
+    os.mkfifo(folder / "dataset.json")
+
+
+@bad("dataset.json", "'file_ending' is .PNG", "6 in imagesTr end in .png")
+def an_ending_in_other_capitals(folder: Path) -> None:
+    declare(folder, file_ending=".PNG")
+
+
+@bad("spacings.csv", "QQ", code=0)
+def a_pixel_size_of_no_case(folder: Path) -> None:
+    (folder / "spacings.csv").write_text("case,spacing_mm\nQQ,0.1\n")
+
+
 @bad("patients.csv", "empty")
 def patients_in_an_empty_file(folder: Path) -> None:
     patients(folder, "")
@@ -531,6 +558,11 @@ def folds_that_are_none(folder: Path) -> None:
 @bad("splits_final.json", "P00_0", "twice")
 def fold_that_names_a_case_twice(folder: Path) -> None:
     splits(folder, ([*CASES[:4], CASES[0]], CASES[4:]))
+
+
+@bad("splits_final.json", "P00_0", "several folds", code=0)
+def folds_that_validate_one_case_twice(folder: Path) -> None:
+    splits(folder, (CASES[2:], CASES[:2]), (CASES[2:], CASES[:2]))
 
 
 @bad("splits_final.json", "not valid JSON")

@@ -189,8 +189,8 @@ def test_nan_is_an_error_and_does_not_reach_the_figures(tmp_path):
     ],
 )
 def test_a_label_map_elsewhere_in_space_is_told(tmp_path, severity, affine):
-    for name, placed in (("image", np.eye(4)), ("label", affine)):
-        voxels = np.random.default_rng(0).integers(0, 3, (12, 12, 3)).astype(np.uint8)
+    for seed, (name, placed) in enumerate((("image", np.eye(4)), ("label", affine))):
+        voxels = np.random.default_rng(seed).integers(0, 3, (12, 12, 3)).astype(np.uint8)
         nibabel.save(nibabel.Nifti1Image(voxels, placed), tmp_path / f"{name}.nii.gz")
     facts = measure_case(CaseFiles("a", (tmp_path / "image.nii.gz",), tmp_path / "label.nii.gz"), SCHEME, "a")
     assert [finding.severity for finding in facts.findings] == [severity]

@@ -26,7 +26,7 @@ from fmseg.stages.doctor.likeness import copied_labels, duplicates, near_duplica
 from fmseg.stages.doctor.mending import copy_mended, leave_out
 from fmseg.stages.doctor.outliers import absent_classes, odd_labels, odd_sizes, odd_spacings
 from fmseg.stages.doctor.sheet import draw_sheet
-from fmseg.stages.doctor.tables import classes, folds, names_of_classes, number, patients_table
+from fmseg.stages.doctor.tables import classes, folds, names_of_classes, number, patients_table, spacings_table
 from fmseg.stages.doctor.tests import TestCase, measure_tests, patients_on_both_sides, save_tests, tests_findings
 from fmseg.workspace import Workspace
 
@@ -132,6 +132,7 @@ def _labelled(
         yield from copied_labels(facts)
         yield from outlined(dataset, facts)
     yield from patients_table(dataset, measured, [fact.case for fact in facts])
+    yield from spacings_table(dataset, [fact.case for fact in facts])
     yield from folds(dataset, facts)
     yield from duplicates(dataset, facts, folder)
     yield from near_duplicates(facts, tests, folder)

@@ -1,17 +1,21 @@
 """What people wrote beside their images: how many there are, of which class and patient, and in which fold."""
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from fmseg.errors import BadData
 from fmseg.imaging.survey import finding, listed
 from fmseg.planning.folds import check_folds, load_folds, make_centre_folds
-from fmseg.records.dataset import Dataset
+from fmseg.records.dataset import SPACINGS, Dataset
 from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint
 from fmseg.records.labels import is_labelled, split_classes
+from fmseg.records.tables import read_spacings
 
 CLASSES, PATIENTS, SPLITS = "labelsTr.csv", "patients.csv", "splits_final.json"
 FOLDS = 5
+#: groups of patients that are told one by one
+MAX_ALIKE = 20
 LOST = "A file was lost, or a name is written in another way."
 #: what programs write into cells in which there is nothing
 MISSING = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "nil", "?", "missing"))
@@ -80,15 +84,39 @@ def patients_table(dataset: Dataset, measured: Fingerprint, cases: Sequence[str]
     if dataset.task == "unlabelled" or not (dataset.folder / PATIENTS).exists():
         return
     table = dataset.patients_of_cases()
+    yield from _alike(table.values())
     missing = [case for case in cases if case not in table]
     if missing:
         problem = f"{len(missing)} cases are not in it: {listed(missing)}; each counts as a patient of its own"
         yield finding("warning", PATIENTS, problem, "Add their lines.", LEAK, missing)
-    known = {*cases, *(case.name for case in dataset.test_cases())}
-    unknown = sorted(set(table) - known)
+    yield from _unknown(PATIENTS, table, dataset, cases)
+
+
+def spacings_table(dataset: Dataset, cases: Sequence[str]) -> Iterator[Finding]:
+    """Compare spacings.csv with the cases."""
+    yield from _unknown(SPACINGS, read_spacings(dataset.folder / SPACINGS), dataset, cases)
+
+
+def _unknown(where: str, table: Collection[str], dataset: Dataset, cases: Sequence[str]) -> Iterator[Finding]:
+    """Find rows of cases that are not there."""
+    unknown = sorted(set(table) - {*cases, *(case.name for case in dataset.test_cases())}) if table else []
     if unknown:
         problem = f"{len(unknown)} of its cases are not in the dataset: {listed(unknown)}"
-        yield finding("warning", PATIENTS, problem, "Correct their names (without _0000 and ending).", LOST)
+        yield finding("warning", where, problem, "Correct their names (without _0000 and ending).", LOST)
+
+
+def _alike(patients: Collection[str]) -> Iterator[Finding]:
+    """Find patients that are probably one, written in two ways."""
+    written = defaultdict(set)
+    for patient in patients:
+        written[re.sub(r"0+(?=\d)|[\s_-]", "", patient.casefold())].add(patient)
+    groups = [sorted(group) for group in written.values() if len(group) > 1]
+    for group in groups[:MAX_ALIKE]:
+        problem = f"the patients {listed(group)} differ only in case, separators or leading zeros"
+        yield finding("warning", PATIENTS, problem, "Write them alike, if they are one person.", LEAK)
+    if len(groups) > MAX_ALIKE:
+        problem = f"{len(groups) - MAX_ALIKE:,} more groups of patients differ in nothing else"
+        yield finding("warning", PATIENTS, problem, "Write them alike, where they are one person.", LEAK)
 
 
 def folds(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
@@ -110,7 +138,16 @@ def folds(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     if not path.exists():
         return
     try:
-        check_folds(load_folds(path), patients, known=set(patients), source=path)
+        checked = check_folds(load_folds(path), patients, known=set(patients), source=path)
     except BadData as error:
         problem, _, mend = str(error).removeprefix(f"{path}").lstrip(":, ").partition(". ")
         yield finding("error", SPLITS, problem, mend or "Write it anew, or remove it.", LEAK)
+    else:
+        times = Counter(case for fold in checked for case in fold.val)
+        several, never = [case for case in patients if times[case] > 1], [case for case in patients if not times[case]]
+        if several:
+            problem = f"{len(several)} cases are validated in several folds ({listed(several)}); the first one counts"
+            yield finding("warning", SPLITS, problem, "Nothing to do if that is meant.", "Scores count each case once.")
+        if never:
+            problem = f"{len(never)} cases are validated in no fold: {listed(never)}"
+            yield finding("note", SPLITS, problem, "Nothing to do if that is meant.", "Scores do not speak of them.")
