@@ -29,6 +29,8 @@ HEADER_BYTES = 2**16
 MAX_OFFSET = 2**26
 #: sizes of a voxel, as the two places of a NIfTI header give them, that count as one may differ so much
 MAX_SIZE_ERROR = 1e-2
+#: of a NIfTI header's code -> name and mm; others, and none, are taken for mm
+MM_OF_UNIT = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}
 #: zeros behind the pixels of a NIfTI
 MAX_PADDING = 2**20
 
@@ -86,9 +88,14 @@ def _read_nifti(path: Path, notes: list[str]) -> tuple[Array, Geometry]:
         if len(rest) == MAX_PADDING or rest.strip(b"\0"):
             raise BadFile(path, "it is longer than its header says", EXPORT)
     image = kind.from_stream(io.BytesIO(content))
-    spacing = [float(size) for size in header["pixdim"][1:4]][: len(shape)]
-    geometry = _geometry(path, spacing, _ras_to_lps(image.affine), is_2d=len(shape) == 2)
-    oriented = np.linalg.norm(image.affine[:3, : len(spacing)], axis=0)
+    unit, factor = MM_OF_UNIT.get(int(header["xyzt_units"]) % 8, ("mm", 1.0))
+    matrix = np.diag([factor] * 3 + [1.0]) @ image.affine
+    spacing = [factor * float(size) for size in header["pixdim"][1:4]][: len(shape)]
+    geometry = _geometry(path, spacing, _ras_to_lps(matrix), is_2d=len(shape) == 2)
+    if factor != 1:
+        in_mm = " x ".join(f"{size:.4g}" for size in spacing)
+        notes.append(f"its header gives sizes in {unit}, so its voxels are {in_mm} mm (x, y, z)")
+    oriented = np.linalg.norm(matrix[:3, : len(spacing)], axis=0)
     if not np.allclose(oriented, spacing, rtol=MAX_SIZE_ERROR):
         sizes = " x ".join(f"{size:.4g}" for size in spacing), " x ".join(f"{size:.4g}" for size in oriented)
         notes.append(
@@ -106,6 +113,7 @@ def _write_nifti(labels: Array, geometry: Geometry, path: Path) -> None:
     image = nibabel.Nifti1Image(labels.T, matrix)
     image.set_sform(matrix, code=1)
     image.set_qform(matrix, code=1)
+    image.header.set_xyzt_units("mm")
     content = image.to_bytes()
     write_bytes(path, gzip.compress(content, 6, mtime=0) if path.name.lower().endswith(".gz") else content)
 

@@ -461,6 +461,23 @@ def image_without_class(folder: Path) -> None:
     classes(folder, class_lines(folder).replace("P00_0,odd\n", ""))
 
 
+@bad("labelsTr.csv", "1, 1.0 differ only", code=0, base="classes")
+def classes_as_whole_and_broken_numbers(folder: Path) -> None:
+    classes(folder, "case,label\n" + "".join(f"{case},{'1.0' if n == 3 else n % 2}\n" for n, case in enumerate(CASES)))
+
+
+@bad("labelsTr.csv", "'rare' has 2 cases of one patient", code=0, base="classes")
+def a_class_of_one_patient(folder: Path) -> None:
+    names = ["rare", "rare", "odd", "even", "odd", "even"]
+    classes(folder, "case,label\n" + "".join(f"{case},{name}\n" for case, name in zip(CASES, names, strict=True)))
+
+
+@bad("labelsTr", "nothing reads label maps", code=0, base="classes")
+def classes_beside_label_maps(folder: Path) -> None:
+    (folder / "labelsTr").mkdir()
+    save(folder / "labelsTr" / "P00_0.png", discs(0)[1])
+
+
 @bad("labelsTr.csv", "P77_0", code=0, base="classes")
 def class_without_image(folder: Path) -> None:
     classes(folder, class_lines(folder) + "P77_0,odd\n")

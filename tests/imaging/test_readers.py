@@ -153,6 +153,21 @@ def test_volumes_lie_where_simpleitk_says(tmp_path, ending):
     np.testing.assert_allclose(label.GetOrigin(), image.GetOrigin(), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1000.0), ("micron", 0.001), ("mm", 1.0), ("unknown", 1.0)])
+def test_the_unit_of_a_nifti_is_heeded_as_by_simpleitk(tmp_path, unit, factor):
+    matrix = np.diag([0.25, 0.5, 2.0, 1.0])
+    matrix[:3, 3] = 3, 4, 5
+    image = nibabel.Nifti1Image(noise(4, 6, 3), matrix)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    case = read_case(CaseFiles("a", (tmp_path / "a.nii.gz",), None))
+    theirs = sitk.ReadImage(str(tmp_path / "a.nii.gz"))
+    assert case.geometry.spacing_mm == pytest.approx((2.0 * factor, 0.5 * factor, 0.25 * factor))
+    assert case.geometry.spacing_mm[::-1] == pytest.approx(theirs.GetSpacing())
+    assert case.geometry.origin == pytest.approx(theirs.GetOrigin())
+    assert bool(case.notes) == (factor != 1)
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd"])
 def test_2d_volumes_files_stay_2d(tmp_path, ending):
     sitk.WriteImage(sitk.GetImageFromArray(noise(5, 6)), str(tmp_path / f"a{ending}"))

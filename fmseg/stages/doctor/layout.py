@@ -38,6 +38,12 @@ def layout(dataset: Dataset) -> list[Finding]:
     if not (dataset.folder / "imagesTr").is_dir():
         return found
     found += _channel_numbers(dataset)
+    if dataset.task == "classification" and (dataset.folder / LABELS).is_dir():
+        problem, mend = (
+            "nothing reads label maps: 'task' is classification",
+            "Write segmentation, or remove the folder.",
+        )
+        found.append(finding("warning", LABELS, problem, mend, "Someone may count on them."))
     if dataset.declaration.dataset is None and dataset.task == "segmentation":
         found += _double_labels(dataset.folder / LABELS)
         found += _masks(dataset)

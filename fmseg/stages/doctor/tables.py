@@ -49,29 +49,43 @@ def classes(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
         mend = "Add its image, or remove the row."
         yield finding("warning", CLASSES, f"the case '{case}' has no image", mend, LOST)
     yield from names_of_classes(scheme.names, CLASSES)
-    yield from _rare_classes(given, cases)
+    yield from _rare_classes(given, {fact.case: fact.patient for fact in facts})
 
 
 def names_of_classes(found: Sequence[str], where: str) -> Iterator[Finding]:
     """Find names of classes that may not be meant as they are written."""
     folded = defaultdict(list)
     for name in found:
-        folded[" ".join(name.casefold().split())].append(name)
+        folded[_as_number(name) or " ".join(name.casefold().split())].append(name)
         if name.casefold() in MISSING:
             problem = f"the class '{name}' looks like a value that is missing"
             mend = "Leave the cell empty where nobody knows the class, or rename the class."
             yield finding("warning", where, problem, mend, "It is learned as a class.")
     for alike in folded.values():
         if len(alike) > 1:
-            problem = f"the classes {', '.join(alike)} differ only in case or spaces"
+            problem = f"the classes {', '.join(alike)} differ only in case, spaces or as numbers are written"
             yield finding("warning", where, problem, "Write them alike.", "They are learned as different classes.")
 
 
-def _rare_classes(given: dict[str, str], cases: set[str]) -> Iterator[Finding]:
-    counts = Counter(name for case in cases & set(given) for name in split_classes(given[case]))
-    for name, count in sorted(counts.items()):
-        if count == 1:
-            problem = f"the class '{name}' has 1 case, so it is either trained on or validated"
+def _as_number(name: str) -> str:
+    """Return a number as it is written everywhere; an empty text for what is none."""
+    try:
+        return repr(float(name)) if name.isascii() else ""
+    except ValueError:
+        return ""
+
+
+def _rare_classes(given: dict[str, str], patients: dict[str, str]) -> Iterator[Finding]:
+    """Find classes that cannot be learned from some patients and tested on others. patients: of the cases."""
+    cases, people = Counter[str](), defaultdict[str, set[str]](set)
+    for case in patients.keys() & given.keys():
+        for name in split_classes(given[case]):
+            cases[name] += 1
+            people[name].add(patients[case])
+    for name, owners in sorted(people.items()):
+        if len(owners) == 1:
+            count = "1 case" if cases[name] == 1 else f"{cases[name]} cases of one patient"
+            problem = f"the class '{name}' has {count}, so it is either trained on or validated"
             yield finding("warning", CLASSES, problem, "Add cases, or put it to another class.", "It has no score.")
 
 
