@@ -19,14 +19,11 @@ from fmseg.planning.finetuning import (
     CLASSIFICATION,
     MIN_ITERATIONS,
     SEGMENTATION,
-    drop_path_of,
-    ema_decay_of,
-    learning_rate_of,
 )
+from fmseg.planning.length import of_length
 from fmseg.records.plans import Fold
 from fmseg.records.recipe import Recipe
 from fmseg.records.record import Part
-from fmseg.records.settings import apply_settings
 
 FULL = "full"
 #: any other number would do; apart from the seeds of trainings
@@ -169,10 +166,4 @@ def fit_to_regime(planned: Recipe, task: str, num_images: int) -> Recipe:
     effort = SEGMENTATION if task == "segmentation" else CLASSIFICATION
     batch = min(planned.batch_size, 2 ** max(1, math.floor(math.log2(num_images))))
     steps = min(planned.iterations, max(MIN_ITERATIONS, effort.most_passes * num_images // batch))
-    fitted = planned.evolve(batch_size=batch)
-    if steps == planned.iterations:
-        return fitted
-    shorter = apply_settings(fitted, {"iterations": str(steps)})
-    return shorter.evolve(
-        learning_rate=learning_rate_of(steps)[0], drop_path=drop_path_of(steps)[0], ema_decay=ema_decay_of(steps)
-    )
+    return of_length(planned.evolve(batch_size=batch), steps)

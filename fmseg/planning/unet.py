@@ -8,7 +8,7 @@ machine and the length of the run, since nnU-Net's own 250,000 steps are out of 
 import math
 from collections.abc import Sequence
 
-from fmseg.planning.reasons import Reasons
+from fmseg.planning.reasons import Decision, Reasons
 from fmseg.records.plans import Hardware, Preprocessing, Reason
 from fmseg.records.recipe import Optimisation, UNetShape
 
@@ -50,7 +50,7 @@ def plan_unet(
     reasons.share(("unet.features",), because)
     reasons.share(("unet.supervision",), "nnU-Net's: halved with each resolution, none for the coarsest, 1 in all")
     supervision = supervision_of(len(strides) - 1)
-    optimisation, because = _optimisation(iterations, learning_rate)
+    optimisation, because = optimisation_of(iterations, learning_rate)
     reasons.share(tuple(f"unet_optimisation.{name}" for name in Optimisation.model_fields), because)
     shape = UNetShape(features=features, kernels=kernels, strides=strides, supervision=supervision)
     return shape, optimisation, reasons.all()
@@ -106,7 +106,8 @@ def unet_gflop(shape: UNetShape, size: Pair) -> float:
     return 2 * products / 1e9
 
 
-def _optimisation(iterations: int, learning_rate: float) -> tuple[Optimisation, str]:
+def optimisation_of(iterations: int, learning_rate: float) -> Decision[Optimisation]:
+    """Return how a U-Net learns in so many steps. learning_rate: planned for random weights under AdamW."""
     if iterations >= SGD_ITERATIONS:
         return Optimisation(
             optimizer="sgd", learning_rate=0.01, momentum=0.99, weight_decay=3e-5, schedule_power=0.9, clip_norm=12.0

@@ -4,6 +4,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fmseg.errors import BadRecord, UsageError
 from fmseg.networks.unet import UNet
+from fmseg.planning.length import of_length
 from fmseg.planning.overview import ONE_GPU, TWO_CORES
 from fmseg.planning.unet import stages_of, supervision_of, unet_gflop
 from fmseg.records.recipe import UNetShape, resolve
@@ -63,7 +64,7 @@ def test_a_long_run_learns_as_nnunet_does_and_a_short_one_as_all_others(make_pla
     long = resolve("unet", make_plans(ONE_GPU).finetuning, {})
     assert (long.optimizer, long.learning_rate, long.momentum, long.schedule_power) == ("sgd", 0.01, 0.99, 0.9)
     assert (long.weight_decay, long.clip_norm, long.unet.features[0], max(long.unet.features)) == (3e-5, 12.0, 32, 512)
-    planned = make_plans(TWO_CORES).finetuning
+    planned = of_length(make_plans(TWO_CORES).finetuning, 500)
     short = resolve("unet", planned, {})
     assert (short.optimizer, short.learning_rate) == ("adamw", planned.learning_rate)
     assert short.unet.features[0] == 16
