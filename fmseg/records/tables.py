@@ -80,6 +80,8 @@ def _check_columns(path: Path, names: list[str], columns: Sequence[str]) -> None
 def _check_letters(place: str, cells: Mapping[str, str]) -> None:
     """Raise BadData if a cell holds what nobody sees: two names that look alike would be different ones."""
     for name, text in cells.items():
+        if text.isprintable():
+            continue
         unseen = [letter for letter in text if unicodedata.category(letter) in ("Cc", "Cf")]
         if unseen:
             letters = ", ".join(f"U+{ord(letter):04X}" for letter in unseen[:MAX_TOLD])

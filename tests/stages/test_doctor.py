@@ -7,6 +7,7 @@ import pytest
 
 from fmseg.errors import BadData, NotReady
 from fmseg.stages.doctor import check, doctor
+from fmseg.stages.doctor.tables import _alike
 from fmseg.stages.fingerprint import fingerprint
 
 NAME = "Dataset501_Discs"
@@ -25,7 +26,8 @@ def declare(workspace, **changes) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"ending": ".nii.gz"}, {"colour": "rgb"}, {"task": "classification"}], ids=str)
 def test_a_sound_dataset_has_no_findings(raw_dataset, options):
-    workspace = raw_dataset(**options)
+    # each class has two patients
+    workspace = raw_dataset(num_patients=4, **options)
     assert examined(workspace) == []
     assert json.loads((workspace.prepared(NAME) / "doctor.json").read_text()) == []
 
@@ -120,7 +122,7 @@ def test_colour_in_a_grey_set_and_the_other_way_round(raw_dataset):
 
 
 def test_classification_rows_and_images_must_match(raw_dataset):
-    workspace = raw_dataset(task="classification")
+    workspace = raw_dataset(num_patients=4, task="classification")
     table = workspace.raw_dataset(NAME) / "labelsTr.csv"
     table.write_text(table.read_text().replace("P00_0,", "P77_0,"))
     assert examined(workspace) == [
@@ -147,3 +149,11 @@ def test_bad_files_of_an_unlabelled_set_are_warnings(raw_dataset):
     workspace = raw_dataset(task="unlabelled")
     (workspace.raw_dataset(NAME) / "imagesTr" / "P00_0_0000.png").write_bytes(b"")
     assert examined(workspace) == [("warning", "imagesTr/P00_0_0000.png", "the file is empty (0 bytes)")]
+
+
+def test_only_what_reads_alike_is_one_patient():
+    different = [*map(str, range(1200)), "1_23", "12_3", "a1", "1a", "a_1"]
+    assert list(_alike(different)) == []
+    for pair in (("7", "007"), ("Ann 1", "ann_01"), ("A-10", "a  10")):
+        (found,) = _alike(pair)
+        assert all(name in found.problem for name in pair)

@@ -16,6 +16,7 @@ CLASSES, PATIENTS, SPLITS = "labelsTr.csv", "patients.csv", "splits_final.json"
 FOLDS = 5
 #: groups of patients that are told one by one
 MAX_ALIKE = 20
+LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 LOST = "A file was lost, or a name is written in another way."
 #: what programs write into cells in which there is nothing
 MISSING = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "nil", "?", "missing"))
@@ -123,7 +124,7 @@ def _alike(patients: Collection[str]) -> Iterator[Finding]:
     """Find patients that are probably one, written in two ways."""
     written = defaultdict(set)
     for patient in patients:
-        written[re.sub(r"0+(?=\d)|[\s_-]", "", patient.casefold())].add(patient)
+        written[re.sub(r"[\s_-]+", "_", LEADING_ZEROS.sub("", patient.casefold()))].add(patient)
     groups = [sorted(group) for group in written.values() if len(group) > 1]
     for group in groups[:MAX_ALIKE]:
         problem = f"the patients {listed(group)} differ only in case, separators or leading zeros"
