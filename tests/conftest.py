@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from fmseg.imaging.case import Geometry
 from fmseg.imaging.readers import write_label
@@ -18,6 +19,9 @@ SIZE = 48
 LABELS = {"background": 0, "head": 1, "organ": 2}
 #: files that take longest: started first, so that no test process is still busy with one when the others are done
 FIRST = ("test_pipeline.py", "test_classification_pipeline.py", "test_pretrain.py", "test_distributed.py")
+# how long an example takes is a matter of the disk and of what else runs
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

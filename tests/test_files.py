@@ -4,7 +4,7 @@ import multiprocessing
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fmseg import files
@@ -46,7 +46,6 @@ def test_duplicate_json_keys_are_refused(tmp_path):
         files.read_json(path)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.floats(allow_nan=False) | st.text() | st.none()))
 def test_json_round_trip(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("json") / "v.json"

@@ -38,7 +38,7 @@ def assert_folds_are_sound(folds, patients):
         assert not {patients[case] for case in fold.train} & {patients[case] for case in fold.val}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases())
 def test_every_case_is_validated_once_and_no_patient_is_on_both_sides(drawn):
     patients, strata = drawn
@@ -48,7 +48,7 @@ def test_every_case_is_validated_once_and_no_patient_is_on_both_sides(drawn):
     assert folds == make_folds(dict(reversed(patients.items())), strata, source="test")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases(), st.data())
 def test_new_cases_join_without_moving_old_ones(drawn, data):
     patients, strata = drawn

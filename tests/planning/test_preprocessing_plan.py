@@ -19,7 +19,7 @@ def test_fetal_heads_on_two_cores(fingerprint):
     assert any("540x800" in reason.because for reason in because)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(32, 4000), st.integers(32, 4000), st.sampled_from([8, 16]), st.sampled_from([224.0, 448.0]))
 def test_a_fitted_size_is_whole_patches_and_never_larger_than_the_image(height, width, patch, side):
     (h, w), _ = fitted((height, width), side, patch, "")

@@ -32,7 +32,7 @@ sides = st.integers(20, 2000)
 budgets = st.floats(1.0, 60 * DAY)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(images, st.tuples(sides, sides), st.sampled_from(MACHINES), st.none() | budgets)
 def test_every_number_can_be_used(num_images, size, hardware, budget_s):
     recipe, _ = plan_pretraining(corpus(num_images, size), hardware, budget_s=budget_s)
@@ -55,7 +55,7 @@ def test_every_number_can_be_used(num_images, size, hardware, budget_s):
     assert 0 < recipe.architecture.layer_scale <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(images, st.sampled_from(MACHINES), budgets, st.floats(1.0, 20.0))
 def test_more_time_never_means_fewer_samples_or_a_smaller_network(num_images, hardware, budget_s, factor):
     less, _ = plan_pretraining(corpus(num_images), hardware, budget_s=budget_s)
@@ -64,7 +64,7 @@ def test_more_time_never_means_fewer_samples_or_a_smaller_network(num_images, ha
     assert num_parameters(more.architecture) >= num_parameters(less.architecture)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(images, st.sampled_from(MACHINES), st.floats(300.0, 60 * DAY))
 def test_the_budget_is_kept(num_images, hardware, budget_s):
     recipe, _ = plan_pretraining(corpus(num_images), hardware, budget_s=budget_s)

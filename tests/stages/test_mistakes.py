@@ -47,7 +47,7 @@ def masks_of_255(folder: Path) -> None:
 MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no declaration": (lambda f: (f / "dataset.json").unlink(), "dataset.json", "channels, labels and file ending"),
     "no images": (lambda f: (f / "imagesTr").rename(f / "images"), "imagesTr", "Put the training images there"),
-    "other ending": (lambda f: declare(f, file_ending=".nii.gz"), NAME, "there is no image in it"),
+    "other ending": (lambda f: declare(f, file_ending=".nii.gz"), "dataset.json", "6 in imagesTr end in .png"),
     "empty image": (lambda f: image(f).write_bytes(b""), "P00_0_0000.png", "Copy or export it again"),
     "half an image": (lambda f: cut(image(f)), "P00_0_0000.png", "Copy or export it again"),
     "half a label map": (lambda f: cut(label(f)), "labelsTr/P00_0.png", "Copy or export it again"),
