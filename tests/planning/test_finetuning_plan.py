@@ -1,10 +1,8 @@
 import pytest
 
-from fmseg.errors import BadRecord
 from fmseg.planning.augmentation import mirror_axes_of, tells_sides
 from fmseg.planning.classification import careful_with_classes, mixing_of
 from fmseg.planning.finetuning import adapt_finetuning, predicted_fold_seconds
-from fmseg.planning.length import of_settings
 from fmseg.planning.overview import EIGHT_GPUS, ONE_GPU, TWO_CORES
 from fmseg.records.foundation import Foundation
 from fmseg.records.labels import LabelScheme
@@ -55,31 +53,6 @@ def test_a_fold_takes_minutes_without_a_gpu(make_plans):
     plans = make_plans(TWO_CORES)
     seconds = predicted_fold_seconds(plans.finetuning, plans.pretraining.architecture, TWO_CORES)
     assert 500 <= seconds <= 900
-
-
-@pytest.mark.parametrize("iterations", [250, 3000])
-def test_a_length_that_is_typed_leaves_nothing_of_the_planned_one(make_plans, iterations):
-    # a GPU's plan has ten times the steps of the other one, and so another rate, average and optimizer
-    plans = [make_plans(hardware).finetuning for hardware in (ONE_GPU, TWO_CORES)]
-    assert plans[0].iterations > 3000 > plans[1].iterations > 250
-    settings = {"iterations": str(iterations)}
-    one, other = (
-        [resolve(name, of_settings(planned, settings), settings) for name in ("upernet", "linear", "unet")]
-        for planned in plans
-    )
-    keys = ("iterations", "warmup_iterations", "learning_rate", "ema_decay", "drop_path", "optimizer", "momentum")
-    for mine, theirs in zip(one, other, strict=True):
-        for key in (*keys, "schedule_power", "clip_norm"):
-            assert getattr(mine, key) == pytest.approx(getattr(theirs, key)), (mine.name, key)
-    assert one[-1].optimizer == ("adamw" if iterations < 1000 else "sgd")
-
-
-def test_what_is_typed_beside_a_length_stays(make_plans):
-    settings = {"iterations": "250", "learning_rate": "0.3", "ema_decay": "0.5"}
-    recipe = resolve("upernet", of_settings(make_plans(ONE_GPU).finetuning, settings), settings)
-    assert (recipe.iterations, recipe.learning_rate, recipe.ema_decay) == (250, 0.3, 0.5)
-    with pytest.raises(BadRecord, match="'iterations' is 'many'"):
-        resolve("upernet", of_settings(make_plans(ONE_GPU).finetuning, {"iterations": "many"}), {"iterations": "many"})
 
 
 def test_few_images_on_a_gpu_get_the_steps_of_the_paper_and_fewer_ones_fewer(make_plans):
