@@ -2,10 +2,37 @@
 
 from collections.abc import Mapping
 
-from fmseg.planning.finetuning import drop_path_of, ema_decay_of, learning_rate_of
+from fmseg.planning.finetuning import (
+    FOLD_SECONDS,
+    MIN_ITERATIONS,
+    adapt_finetuning,
+    drop_path_of,
+    ema_decay_of,
+    learning_rate_of,
+    predicted_fold_seconds,
+)
+from fmseg.planning.reasons import Reasons
 from fmseg.planning.unet import optimisation_of
+from fmseg.records.foundation import Foundation
+from fmseg.records.plans import Plans, Reason
 from fmseg.records.recipe import Recipe
 from fmseg.records.settings import apply_settings, parse_setting
+
+
+def for_start(
+    planned: Recipe, settings: Mapping[str, str], plans: Plans, foundation: Foundation | None
+) -> tuple[Recipe, tuple[Reason, ...]]:
+    """Return the numbers common to all recipes for the weights that a run starts from, with the reasons.
+
+    settings: as typed; the ``iterations`` among them go before any rule. foundation: None for random weights.
+    """
+    because: tuple[Reason, ...] = ()
+    if "iterations" in settings:
+        planned = of_settings(planned, settings)
+    elif foundation is not None:
+        planned, because = of_network(planned, plans, foundation)
+    adapted, careful = adapt_finetuning(planned, foundation)
+    return adapted, (*because, *careful)
 
 
 def of_length(planned: Recipe, iterations: int) -> Recipe:
@@ -25,3 +52,21 @@ def of_settings(planned: Recipe, settings: Mapping[str, str]) -> Recipe:
     """Return the numbers for the ``iterations`` that ``--set`` gives; a wrong value is refused where it is applied."""
     steps = parse_setting(settings.get("iterations", ""))
     return of_length(planned, steps) if type(steps) is int and steps > 0 else planned
+
+
+def of_network(planned: Recipe, plans: Plans, foundation: Foundation) -> tuple[Recipe, tuple[Reason, ...]]:
+    """Return the numbers for a checkpoint whose network costs more than the planned one: steps that take as long.
+
+    A plan gives a fold so many minutes, and as many steps as the planned network does in them. A larger one, such as
+    other people's, would take several times as long; well pretrained it also needs fewer steps.
+    """
+    own = predicted_fold_seconds(planned, plans.pretraining.architecture, plans.hardware)
+    seconds = predicted_fold_seconds(planned, foundation.architecture, plans.hardware)
+    allowed = max(own, FOLD_SECONDS[plans.hardware.device])
+    steps = min(planned.iterations, max(MIN_ITERATIONS, int(round(planned.iterations * allowed / seconds, -1))))
+    if seconds <= allowed or steps == planned.iterations:
+        return planned, ()
+    reasons = Reasons("finetuning")
+    because = f"a step of {foundation.name} takes {seconds / own:.1f} times as long as one of the planned network"
+    reasons.share(("iterations",), f"{because}; {planned.iterations:,} with --set iterations")
+    return of_length(planned, steps), reasons.all()

@@ -151,10 +151,12 @@ class Foundation(Record):
     @property
     def summary(self) -> str:
         """One line that says what this is."""
-        return (
-            f"{self.name} ({self.modality}, {self.architecture.name}/{self.architecture.patch_size}, "
-            f"{self.num_images:,} images, {self.total_samples:,} samples seen)"
-        )
+        seen = f"{self.num_images:,} images, {self.total_samples:,} samples seen"
+        if self.origin is not None:
+            seen = self.origin.title
+        elif self.parent is not None and self.parent.source:
+            seen += f" from {self.parent.name} on"
+        return f"{self.name} ({self.modality}, {self.architecture.name}/{self.architecture.patch_size}, {seen})"
 
 
 def moments_for(

@@ -3,9 +3,33 @@
 import pytest
 
 from fmseg.errors import BadRecord
-from fmseg.planning.length import of_length, of_settings
+from fmseg.planning.finetuning import adapt_finetuning, predicted_fold_seconds
+from fmseg.planning.length import for_start, of_length, of_settings
 from fmseg.planning.overview import ONE_GPU, TWO_CORES
+from fmseg.records.foundation import Foundation
 from fmseg.records.recipe import resolve
+from fmseg.records.run import Provenance
+
+
+def checkpoint(plans, **changes):
+    recipe = plans.pretraining
+    return Foundation(
+        name="theirs",
+        modality="natural",
+        architecture=recipe.architecture.evolve(**changes),
+        mean=recipe.mean,
+        std=recipe.std,
+        recipe=None,
+        datasets=(),
+        num_images=0,
+        iterations=0,
+        samples_seen=0,
+        metrics={},
+        weights_sha256="",
+        seen_count=0,
+        licence="",
+        provenance=Provenance(fmseg="", commit="", packages={}, command=""),
+    )
 
 
 @pytest.mark.parametrize("iterations", [250, 3000])
@@ -37,3 +61,29 @@ def test_there_and_back_is_the_plan(make_plans):
     planned = make_plans(ONE_GPU).finetuning
     assert of_length(of_length(planned, 2 * planned.iterations), planned.iterations) == planned
     assert of_settings(planned, {"batch_size": "4"}) == planned
+
+
+def test_a_fold_takes_no_longer_with_a_larger_network_than_with_the_planned_one(make_plans):
+    plans = make_plans(TWO_CORES)
+    planned = plans.finetuning
+    large = checkpoint(plans, width=384, depth=12, num_heads=6)
+    recipe, because = for_start(planned, {}, plans, large)
+    seconds = [
+        predicted_fold_seconds(each, network, TWO_CORES)
+        for each, network in ((planned, plans.pretraining.architecture), (recipe, large.architecture))
+    ]
+    assert seconds[1] == pytest.approx(seconds[0], rel=0.05)
+    assert planned.iterations > recipe.iterations >= 100
+    # all that follows from the length has followed
+    assert recipe == adapt_finetuning(of_length(planned, recipe.iterations), large)[0]
+    assert because[0].key == "finetuning.iterations"
+    # what is typed goes first, and a network of the planned size changes nothing
+    assert for_start(planned, {"iterations": "700"}, plans, large)[0].iterations == 700
+    assert for_start(planned, {}, plans, checkpoint(plans))[0].iterations == planned.iterations
+    assert for_start(planned, {}, plans, None)[0] == planned
+
+
+def test_a_gpu_has_time_for_a_larger_network(make_plans):
+    plans = make_plans(ONE_GPU)
+    large = checkpoint(plans, width=768, depth=12, num_heads=12)
+    assert for_start(plans.finetuning, {}, plans, large)[0].iterations == plans.finetuning.iterations

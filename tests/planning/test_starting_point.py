@@ -4,8 +4,8 @@ import pytest
 
 from fmseg.errors import UnknownName
 from fmseg.planning.starting_point import choose_start
-from fmseg.records.foundation import Foundation, ProbeScore
-from fmseg.records.run import Provenance
+from fmseg.records.foundation import Foundation, Origin, ProbeScore
+from fmseg.records.run import Parent, Provenance
 from fmseg.stages.fingerprint import fingerprint
 
 
@@ -46,7 +46,7 @@ def test_auto_takes_the_modality_that_has_seen_most(plans):
     plans = plans.evolve(modality="ultrasound")
     chosen, init = choose_start(found, plans, "auto")
     assert chosen[1].name == init.name == "long"
-    assert "most samples of the 2" in init.because
+    assert "pretrained longest of the 2" in init.because
 
 
 def test_auto_says_clearly_that_there_is_none(plans):
@@ -78,3 +78,46 @@ def test_scratch_and_names_are_taken_as_asked(plans):
     assert choose_start(found, plans, "long")[0] == found[0]
     with pytest.raises(UnknownName, match=r"Did you mean 'long'.*fmseg pretrain"):
         choose_start(found, plans, "lang")
+
+
+def theirs(name, plans):
+    origin = Origin(
+        source="dinov2",
+        title="DINOv2",
+        where="",
+        licence="Apache-2.0",
+        commercial=True,
+        file="x.pth",
+        sha256="",
+        input_px=518,
+    )
+    path, made = card(name, plans, samples=0, modality="natural", channels=3)
+    return path, made.evolve(origin=origin)
+
+
+def test_auto_leaves_other_peoples_weights_alone_and_says_how_to_take_them(plans):
+    plans = plans.evolve(modality="ultrasound")
+    weak = probed(card("weak", plans), 0.49)
+    for found in ([theirs("dinov2_small", plans)], [weak, theirs("dinov2_small", plans)]):
+        chosen, init = choose_start(found, plans, "auto")
+        assert chosen is None
+        assert "--init dinov2_small" in init.because
+    chosen, init = choose_start([theirs("dinov2_small", plans)], plans, "dinov2_small")
+    assert chosen[1].name == "dinov2_small"
+    # nobody knows how many samples they were made from, so no number is told
+    assert "DINOv2" in init.because
+    assert "samples" not in init.because
+
+
+def test_what_goes_on_from_other_peoples_weights_counts_as_pretrained_longest(plans):
+    plans = plans.evolve(modality="ultrasound")
+    parent = Parent(
+        name="dinov2_small", modality="natural", sha256="", samples_seen=0, keeps_heads=False, source="dinov2"
+    )
+    folder, made = card("ours", plans, samples=10)
+    ours = (folder, made.evolve(parent=parent, recipe=plans.pretraining))
+    folder, made = card("long", plans, samples=10**6)
+    long = (folder, made.evolve(recipe=plans.pretraining))
+    chosen, init = choose_start([long, ours], plans, "auto")
+    assert chosen == ours
+    assert "10 samples seen from dinov2_small on" in init.because

@@ -15,7 +15,7 @@ from fmseg.networks.weights import load_backbone, read_note, save_weights
 from fmseg.planning import watching
 from fmseg.planning.overview import TWO_CORES
 from fmseg.planning.pretraining import CorpusFacts, plan_pretraining
-from fmseg.records.foundation import read_seen
+from fmseg.records.foundation import Origin, read_seen
 from fmseg.records.run import PretrainConfig, Provenance, RunFolder
 from fmseg.stages.fingerprint import fingerprint
 from fmseg.stages.plan import plan
@@ -152,6 +152,19 @@ def test_it_goes_on_from_a_checkpoint_with_its_heads_and_counts_all_samples(work
     start = json.loads(lines_of(RunFolder(folder))[0])
     assert start["probe_d501_dice"] == pytest.approx(first.metrics["probe_d501_dice"])
     assert "random_probe_d501_dice" in start
+
+
+def test_nobody_foretells_what_going_on_from_other_peoples_weights_brings(workspace, without_pictures):
+    (first,) = pretrain(workspace, [DISCS], options())
+    (ahead,) = preview(workspace, [OTHERS], options(init="d501"))
+    assert "over scratch" in ahead.benefit
+    origin = Origin(
+        source="dinov2", title="DINOv2", where="", licence="", commercial=True, file="", sha256="", input_px=16
+    )
+    first.evolve(origin=origin).save(workspace.foundation("ultrasound", "d501") / "foundation.json")
+    (ahead,) = preview(workspace, [OTHERS], options(init="d501"))
+    assert "over scratch" not in ahead.benefit
+    assert "d501 is other people's" in ahead.benefit
 
 
 @pytest.mark.slow

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 #: steps of the short run that a time budget is planned from
 PROBE_STEPS = 8
+#: of a run that goes on from other people's weights
+UNKNOWN_BENEFIT = "{} is other people's: what going on from it brings, the probes will tell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ def look_ahead(workspace: Workspace, corpus: Corpus, options: PretrainOptions) -
     seen = parent.samples_seen if parent else 0
     cost = predict_cost(recipe, hardware)
     benefit = expected_benefit(cost.samples_seen + seen).describe(cost.images_per_s)
+    if parent is not None and parent.source:
+        benefit = UNKNOWN_BENEFIT.format(parent.name)
     network = f"{recipe.architecture.name}/{recipe.architecture.patch_size}"
     return Preview(run.path, corpus.modality, network, corpus.num_images, cost, benefit)
 
@@ -201,6 +205,7 @@ def _plan_watch(workspace: Workspace, corpus: Corpus, recipe: Pretraining, runti
 def tell_benefit(config: PretrainConfig, runtime: Runtime) -> None:
     """Say before the time is spent what may be expected of it; nobody knows after other people's weights."""
     if config.parent is not None and config.parent.source:
+        logger.info("%s.", UNKNOWN_BENEFIT.format(config.parent.name))
         return
     cost = predict_cost(config.recipe, detect_hardware().evolve(num_devices=runtime.world))
     benefit = expected_benefit(cost.samples_seen + (config.parent.samples_seen if config.parent else 0))
