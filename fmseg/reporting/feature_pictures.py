@@ -15,6 +15,8 @@ import numpy as np
 
 INK, PAPER = "#333333", "white"
 MOST_HEADS = 6
+#: mean grey value of 255 below which a patch may be background
+BLACK = 8
 
 
 def attention_picture(images: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> bytes:
@@ -51,15 +53,13 @@ def to_grey(image: np.ndarray) -> np.ndarray:
 def principal_colours(features: Sequence[np.ndarray], grey: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return (h, w, 3) float32 in [0, 1] per image; the same colours mean the same in all of them.
 
-    The first component over all patches parts foreground from background; the foreground is the side whose patches
-    are brighter, since beyond the ultrasound's sector all is black. Its own first three components are red, green
-    and blue. grey: (h, w), mean grey value of each patch.
+    The first three components of all patches but the background are red, green and blue. Background is what is black
+    from the border on, as beside an ultrasound's sector. DINOv2's authors part it off by the first component, which
+    here may be the kind of image instead. grey: (h, w), mean grey value of each patch.
     """
     tokens = np.concatenate([part.reshape(-1, part.shape[-1]) for part in features]).astype(np.float64)
-    tokens = tokens - tokens.mean(0)
-    first = _components(tokens, 1)[:, 0]
-    brightness = np.concatenate([part.ravel() for part in grey])
-    is_front = (first > 0) == (np.dot(first, brightness - brightness.mean()) > 0)
+    is_front = np.concatenate([~_outside(part).ravel() for part in grey])
+    is_front |= not is_front.any()
     colours = np.zeros((len(tokens), 3), np.float32)
     front = tokens[is_front] - tokens[is_front].mean(0)
     found = _components(front, 3)
@@ -68,6 +68,14 @@ def principal_colours(features: Sequence[np.ndarray], grey: Sequence[np.ndarray]
     sizes = [part.shape[:2] for part in features]
     parts = np.split(colours, np.cumsum([h * w for h, w in sizes])[:-1])
     return [part.reshape(*size, 3) for part, size in zip(parts, sizes, strict=True)]
+
+
+def _outside(grey: np.ndarray) -> np.ndarray:
+    """Return (h, w) bool: the black patches that hang together with the border."""
+    _, regions = cv2.connectedComponents((grey < BLACK).astype(np.uint8), connectivity=4)
+    border = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    found: np.ndarray = np.isin(regions, border[border > 0])
+    return found
 
 
 def _components(points: np.ndarray, count: int) -> np.ndarray:

@@ -30,6 +30,17 @@ def test_the_foreground_is_what_is_brighter_and_one_kind_has_one_colour_in_all_i
     assert abs(means[0][0][0] - means[0][1][0]) > 0.5, "two kinds in one image"
 
 
+def test_images_of_two_kinds_are_both_coloured_and_dark_places_inside_too():
+    _, features, _ = made()
+    grey = np.full((6, 8), 90, np.uint8)
+    grey[:, 0] = 0  # beside the sector
+    grey[2, 3] = 0  # fluid
+    shifted = [features, features + 20]  # what differs most is which image it is
+    for colour in principal_colours(shifted, [grey, grey]):
+        assert (colour[:, 0] == 0).all()
+        assert (colour[:, 1:].max(-1) > 0).mean() > 0.9
+
+
 def test_pictures_are_pngs_the_same_each_time():
     image, features, kind = made()
     attention = np.stack([kind == 1, kind == 2]).astype(np.float32) / kind.size
