@@ -50,7 +50,8 @@ class Benefit:
         needed = worthwhile_samples()
         return (
             f"{text}: segmentation has nothing to gain from that. From about {needed:,} samples on it may, "
-            f"which takes {duration(needed / images_per_s)} here. Other people's weights may at once (fmseg list sources)"
+            f"which takes {duration(needed / images_per_s)} here. "
+            "Other people's weights may at once (fmseg list sources)"
         )
 
 
