@@ -131,6 +131,8 @@ def _probe(workspace: Workspace, config: PretrainConfig, teacher: ViT) -> tuple[
     random = ViT(teacher.architecture).to(next(teacher.parameters()).device)
     scores = []
     for probe in open_probes(workspace, config.watch.datasets, MOST_CASES):
+        cases = len(probe.fold.train) + len(probe.fold.val)
+        logger.info("%s: probing with %d cases, beside random weights", probe.name, cases)
         try:
             found = [next(iter(probe.scores(vit, (recipe.mean, recipe.std)).values())) for vit in (teacher, random)]
         except Exception as error:  # what took a day must not be lost to a probe
