@@ -1,7 +1,8 @@
 """Plan a pretraining that goes on from a checkpoint: its network as it is, a length for the new images, and caution.
 
 How careful to be follows what the checkpoint has seen, as in finetuning: weights that are as good as random have
-nothing to lose. The caution itself is assumed, not tried.
+nothing to lose. The caution itself is assumed: one run from DINOv2's weights on, with all of it, gained (LOG.md,
+2026-11-22); nothing else was tried.
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import Any
 from fmseg.errors import UnknownName, UsageError
 from fmseg.planning.budget import predict_cost
 from fmseg.planning.finetuning import pretraining_strength
-from fmseg.planning.ladder import Climb, Rung, default_budget_s, most_within, useful_samples
+from fmseg.planning.ladder import RUNGS, Climb, Rung, default_budget_s, most_within, useful_samples
 from fmseg.planning.pretraining import MIN_ITERATIONS, CorpusFacts, build_recipe, fit_into_memory
 from fmseg.planning.reasons import Reasons, between, between_powers
 from fmseg.planning.starting_point import Found
@@ -70,25 +71,42 @@ def plan_continuation(
     seconds = default_budget_s(hardware) if budget_s is None else budget_s
     useful = useful_samples(facts.num_images)
 
-    def build(samples: int) -> tuple[Pretraining, tuple[Reason, ...]]:
-        reached = Climb(_rung_of(parent), samples, seconds, useful, None, math.inf)
+    def build(rung: Rung, samples: int) -> tuple[Pretraining, tuple[Reason, ...]]:
+        reached = Climb(rung, samples, seconds, useful, None, math.inf)
         return _continued(parent, *build_recipe(facts, hardware, reached, seed=0), hardware, keeps_heads=keeps_heads)
+
+    def clock(rung: Rung, samples: int) -> float:
+        return predict_cost(build(rung, samples)[0], hardware).seconds
 
     if measured_step_s is not None:
         guess, _ = plan_continuation(parent, facts, hardware, keeps_heads=keeps_heads, budget_s=seconds)
         speed = predict_cost(guess, hardware).step_s / measured_step_s
         hardware = hardware.evolve(gflops=hardware.gflops * speed)
-    samples = most_within(seconds, 1, useful, lambda samples: predict_cost(build(samples)[0], hardware).seconds)
-    return build(max(samples, MIN_ITERATIONS))
+    first, *larger = _rungs_of(parent)
+    fitting = [rung for rung in larger if clock(rung, min(rung.samples, useful)) <= seconds]
+    rung = fitting[-1] if fitting else first
+    samples = most_within(seconds, 1, useful, lambda samples: clock(rung, samples))
+    return build(rung, max(samples, MIN_ITERATIONS))
 
 
-def _rung_of(parent: Foundation) -> Rung:
+def _rungs_of(parent: Foundation) -> list[Rung]:
+    """Return the parent's network with each size of views that it may go on with, the smallest first.
+
+    Its own, if it was pretrained here. Other people's weights were made for large images: they get the views of the
+    ladder up to that size, so that here too time goes into length first.
+    """
     vit = parent.architecture
-    views = parent.recipe.views if parent.recipe else None
+    network = (vit.name, vit.width, vit.depth, vit.num_heads, vit.num_registers)
+    if parent.recipe is not None:
+        views = parent.recipe.views
+        return [Rung(*network, views.global_size[0], views.local_size[0], 0)]
     native = parent.origin.input_px if parent.origin else vit.image_size[0]
-    globally = views.global_size[0] if views else native
-    locally = views.local_size[0] if views else round(globally * 96 / 224)
-    return Rung(vit.name, vit.width, vit.depth, vit.num_heads, vit.num_registers, globally, locally, 0)
+    sizes: dict[tuple[int, int], int] = {}
+    for rung in RUNGS:
+        if rung.global_px <= native:
+            sizes.setdefault((rung.global_px, rung.local_px), rung.samples)
+    sizes = sizes or {(native, round(native * 96 / 224)): 0}
+    return [Rung(*network, *pixels, samples) for pixels, samples in sizes.items()]
 
 
 def _continued(
@@ -115,7 +133,7 @@ def _continued(
             "local_size": _whole_patches(recipe.views.local_size, patch, 2),
         }
         changes["views"] = recipe.views.evolve(**sizes)
-        because_of_patch = f"as far as images and {parent.name} allow, in whole patches of its {patch} pixels"
+        because_of_patch = f"as far as time, images and {parent.name} allow, in whole patches of its {patch} pixels"
         reasons.share(tuple(f"views.{name}" for name in sizes), because_of_patch)
     if keeps_heads and parent.recipe is not None:
         changes |= {name: getattr(parent.recipe, name) for name in HEADS}
@@ -140,7 +158,8 @@ def _whole_patches(size: tuple[int, int], patch: int, least: int) -> tuple[int, 
 def _caution(parent: Foundation, recipe: Pretraining, reasons: Reasons) -> dict[str, Any]:
     """Return the numbers that keep what the parent has learned, as far as it has learned something."""
     strength = pretraining_strength(parent)
-    seen = f"{parent.name} has seen {parent.total_samples:,} samples, {strength:.0%} of the way to well pretrained"
+    known = "an unknown number of" if any(parent.foreign) else f"{parent.total_samples:,}"
+    seen = f"{parent.name} has seen {known} samples, {strength:.0%} of the way to well pretrained"
     rate = recipe.learning_rate * between_powers(1, CAREFUL_RATE, strength)
     reasons.share(("learning_rate",), f"{seen}: from the usual peak down to a quarter of it (assumed, not tried)")
     because = f"{seen}: the first layers, which hold what all such images share, are slowed more (assumed, not tried)"

@@ -8,7 +8,7 @@ from fmseg.planning.continuation import HEADS, find_parent, plan_continuation
 from fmseg.planning.finetuning import pretraining_strength
 from fmseg.planning.overview import ONE_GPU, TWO_CORES
 from fmseg.planning.pretraining import CorpusFacts, plan_pretraining
-from fmseg.records.foundation import Foundation
+from fmseg.records.foundation import Foundation, Origin
 from fmseg.records.run import Parent, Provenance
 
 HERE = CorpusFacts(5000, 1, (0.3,), (0.25,), "ultrasound", (400, 400))
@@ -63,6 +63,26 @@ def test_what_was_learned_is_handled_with_care_and_what_was_not_is_not():
     fresh, _ = plan_pretraining(HERE, ONE_GPU, budget_s=7200.0)
     assert weak[1:3] == pytest.approx((fresh.layer_decay, fresh.patch_embed_factor), abs=0.01)
     assert strong[0] == pytest.approx(weak[0] / 4, rel=0.01)
+
+
+def test_time_goes_into_length_before_the_size_of_views_also_from_other_peoples_weights():
+    origin = Origin(source="dinov2", title="", where="", licence="", commercial=True, file="", sha256="", input_px=518)
+    theirs = card(recipe=None, origin=origin, samples=0)
+    theirs = theirs.evolve(architecture=theirs.architecture.evolve(patch_size=14, width=384))
+    sides = []
+    for hardware, budget_s in ((TWO_CORES, 2400.0), (ONE_GPU, 2 * 3600.0), (ONE_GPU, 48 * 3600.0)):
+        recipe, because = plan_continuation(theirs, HERE, hardware, keeps_heads=False, budget_s=budget_s)
+        assert predict_cost(recipe, hardware).seconds <= budget_s
+        assert all(side % 14 == 0 for side in (*recipe.views.global_size, *recipe.views.local_size))
+        assert any("unknown number of samples" in reason.because for reason in because)
+        sides.append(recipe.views.global_size[0])
+    assert sides[0] == 112
+    assert sides == sorted(sides)
+    assert sides[-1] == 224
+    # weights that were made for small images stay at their size
+    small = theirs.evolve(origin=origin.evolve(input_px=84))
+    recipe, _ = plan_continuation(small, HERE, ONE_GPU, keeps_heads=False, budget_s=7200.0)
+    assert recipe.views.global_size == (84, 84)
 
 
 def test_a_measured_step_changes_the_length():
