@@ -20,9 +20,9 @@ missing, misshapen, renamed or not finite ends the import with its name, and not
 **Exact** means: small models with random weights under the source's own names give the features of the implementation
 in the column *verified against* within 1e-4, on images of the size that they were made for and of another one, in
 colour and for grey images with the normalisation folded in, as the tests show
-(`tests/networks/test_weight_sources.py`). For these tests no published file was at hand: only names and layouts were. One
-published network, a DINOv2 ViT-S/14 inside another package, was tried besides: its tokens are those of onnxruntime within
-2e-5 (`benchmarks/dinov2_weights.py`).
+(`tests/networks/test_weight_sources.py`). For these tests no published file was at hand: only names and layouts were.
+One published network, a DINOv2 ViT-S/14 inside another package, was tried besides: its tokens are those of onnxruntime
+within 2e-5 (`benchmarks/dinov2_weights.py`).
 
 """
 

@@ -16,7 +16,7 @@ import numpy as np
 INK, PAPER = "#333333", "white"
 MOST_HEADS = 6
 #: mean grey value of 255 below which a patch may be background
-BLACK = 8
+BLACK = 4
 
 
 def attention_picture(images: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> bytes:

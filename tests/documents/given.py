@@ -266,7 +266,11 @@ ALSO: dict[str, tuple[Giver, ...]] = {
         images("new_images", ending=".dcm"),
     ),
     "docs/how-to/external-cohort.md": (typed("fmseg export 501 -o other.fmseg", "fmseg import other.fmseg --as 502"),),
-    "docs/how-to/few-labels.md": (without("predictions"), images("unlabelled_images", count=24)),
+    "docs/how-to/few-labels.md": (
+        without("predictions"),
+        images("unlabelled_images", count=24),
+        small_dinov2("dinov2_vits14_pretrain.pth"),
+    ),
     "docs/how-to/python.md": (
         ABDOMEN,
         BUNDLE,

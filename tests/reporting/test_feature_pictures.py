@@ -14,7 +14,7 @@ def made(seed=0):
     kind = np.where(disc, 1 + (x > 3), 0)
     centres = np.random.default_rng(9).normal(0, 1, (3, 16)) + np.array([[0], [4], [4]])
     features = centres[kind] + rng.normal(0, 0.05, (6, 8, 16))
-    image = np.where(disc, 200, 5).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    image = np.where(disc, 200, 2).astype(np.uint8).repeat(8, 0).repeat(8, 1)
     return image, features.astype(np.float32), kind
 
 
