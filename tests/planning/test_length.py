@@ -3,12 +3,16 @@
 import pytest
 
 from fmseg.errors import BadRecord
+from fmseg.planning.assignment import Assignment
 from fmseg.planning.finetuning import adapt_finetuning, predicted_fold_seconds
 from fmseg.planning.length import for_start, of_length, of_settings
 from fmseg.planning.overview import ONE_GPU, TWO_CORES
 from fmseg.records.foundation import Foundation
+from fmseg.records.plans import Fold
 from fmseg.records.recipe import resolve
-from fmseg.records.run import Provenance
+from fmseg.records.run import Initialisation, Provenance
+from fmseg.stages.train import TrainOptions, _config
+from fmseg.stages.train.start import Start
 
 
 def checkpoint(plans, **changes):
@@ -81,6 +85,18 @@ def test_a_fold_takes_no_longer_with_a_larger_network_than_with_the_planned_one(
     assert for_start(planned, {"iterations": "700"}, plans, large)[0].iterations == 700
     assert for_start(planned, {}, plans, checkpoint(plans))[0].iterations == planned.iterations
     assert for_start(planned, {}, plans, None)[0] == planned
+
+
+def test_what_is_compared_does_the_same_steps_however_long_they_take(make_plans):
+    plans = make_plans(TWO_CORES)
+    large = checkpoint(plans, width=384, depth=12, num_heads=6)
+    start = Start(Initialisation(name="theirs", sha256="", because=""), card=large)
+    cases = Fold(train=("a",), val=("b",))
+    trained, compared = (
+        _config(Assignment(plans, cases, 0, planned), start, TrainOptions(recipe="upernet")).recipe
+        for planned in (None, plans.finetuning)
+    )
+    assert trained.iterations < plans.finetuning.iterations == compared.iterations
 
 
 def test_a_gpu_has_time_for_a_larger_network(make_plans):

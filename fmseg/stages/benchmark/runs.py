@@ -13,9 +13,9 @@ from fmseg.networks.cnn import TIMM_MODELS, find_weights
 from fmseg.networks.decoders import decoders
 from fmseg.networks.segmenter import segmenters
 from fmseg.planning.assignment import Assignment
-from fmseg.planning.finetuning import finetuning_images_per_s, predicted_fold_seconds, step_gflop
+from fmseg.planning.finetuning import adapt_finetuning, finetuning_images_per_s, predicted_fold_seconds, step_gflop
 from fmseg.planning.folds import load_folds
-from fmseg.planning.length import for_start
+from fmseg.planning.length import of_settings
 from fmseg.planning.planner import plans_file
 from fmseg.planning.regimes import Regime, check_apart, fit_to_regime, held_out, parse_regime, sample_cases
 from fmseg.planning.starting_point import choose_start
@@ -248,7 +248,7 @@ def _run(workspace: Workspace, setting: Setting, regime: Regime, split: int, cas
     planned = fit_to_regime(plans.finetuning, plans.task, max(1, num_images))
     # the seed of weights and order is the split's, so that the spread over splits is that of both
     settings = {"seed": str(split)} | way.settings
-    recipe = resolve(way.recipe, for_start(planned, settings, plans, way.card)[0], settings)
+    recipe = resolve(way.recipe, adapt_finetuning(of_settings(planned, settings), way.card)[0], settings)
     if recipe.patience:
         raise UsageError("patience would choose the weights by the cases that are tested on. Leave it out.")
     test = f"test_{setting.study.test}" + ("_complete" if setting.study.only_complete else "")

@@ -18,9 +18,9 @@ from fmseg.inference.members import WEIGHTS
 from fmseg.learning.runtime import Runtime
 from fmseg.planning.assignment import Assignment
 from fmseg.planning.classification import careful_with_classes
-from fmseg.planning.finetuning import pretraining_strength
+from fmseg.planning.finetuning import adapt_finetuning, pretraining_strength
 from fmseg.planning.folds import load_folds
-from fmseg.planning.length import for_start
+from fmseg.planning.length import for_start, of_settings
 from fmseg.planning.planner import DEFAULT_NAME, plans_file
 from fmseg.records.bundle import MANIFEST
 from fmseg.records.plans import Fold, Plans
@@ -168,7 +168,10 @@ def _config(
     options: TrainOptions,
 ) -> RunConfig:
     plans, card, init = work.plans, start.card, start.init
-    adapted, because = for_start(work.planned or _planned(plans), options.settings, plans, card)
+    if work.planned is None:
+        adapted, because = for_start(_planned(plans), options.settings, plans, card)
+    else:  # what is compared does the same steps, however long they take
+        adapted, because = adapt_finetuning(of_settings(work.planned, options.settings), card)
     if plans.task == "classification" and start.weights is not None:
         adapted, because = careful_with_classes(adapted, pretraining_strength(card) if card else 1.0)
     for reason in because:
