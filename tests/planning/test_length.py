@@ -1,39 +1,24 @@
 """What follows from the number of steps follows one that is typed."""
 
 import pytest
+from test_finetuning_plan import foundation
 
 from fmseg.errors import BadRecord
 from fmseg.planning.assignment import Assignment
 from fmseg.planning.finetuning import adapt_finetuning, predicted_fold_seconds
 from fmseg.planning.length import for_start, of_length, of_settings
 from fmseg.planning.overview import ONE_GPU, TWO_CORES
-from fmseg.records.foundation import Foundation
 from fmseg.records.plans import Fold
 from fmseg.records.recipe import resolve
-from fmseg.records.run import Initialisation, Provenance
+from fmseg.records.run import Initialisation
 from fmseg.stages.train import TrainOptions, _config
 from fmseg.stages.train.start import Start
 
 
 def checkpoint(plans, **changes):
-    recipe = plans.pretraining
-    return Foundation(
-        name="theirs",
-        modality="natural",
-        architecture=recipe.architecture.evolve(**changes),
-        mean=recipe.mean,
-        std=recipe.std,
-        recipe=None,
-        datasets=(),
-        num_images=0,
-        iterations=0,
-        samples_seen=0,
-        metrics={},
-        weights_sha256="",
-        seen_count=0,
-        licence="",
-        provenance=Provenance(fmseg="", commit="", packages={}, command=""),
-    )
+    """Other people's weights, for a network that differs from the planned one."""
+    made = foundation(plans, 0, made_here=False)
+    return made.evolve(architecture=made.architecture.evolve(**changes))
 
 
 @pytest.mark.parametrize("iterations", [250, 3000])
