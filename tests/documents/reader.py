@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 import urllib.request
+from contextlib import chdir
 from importlib.metadata import version
 from pathlib import Path
 
@@ -59,14 +60,11 @@ def shortened(line: str) -> str:
 def type_line(line: str, folder: Path) -> None:
     """Type one command of fmseg in a folder; it must end well."""
     arguments = shlex.split(line, comments=True)[1:]
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        frame.main(arguments)
-    except SystemExit as left:
-        assert left.code == 0, f"exit code {left.code} of: {line}"
-    finally:
-        os.chdir(before)
+    with chdir(folder):
+        try:
+            frame.main(arguments)
+        except SystemExit as left:
+            assert left.code == 0, f"exit code {left.code} of: {line}"
 
 
 class Reader:
@@ -87,8 +85,8 @@ class Reader:
         if (block.page, block.language, number) in FILES:
             self._lay_down(text, *FILES[block.page, block.language, number])
         elif block.language == "python":
-            os.chdir(self.place)
-            exec(compile(text, f"{block.page}:{block.line}", "exec"), self.names)
+            with chdir(self.place):
+                exec(compile(text, f"{block.page}:{block.line}", "exec"), self.names)
         elif block.language == "bash":
             (self.folder / "script.sh").write_text(text)
             self._give_to_bash("bash script.sh", self.folder)
