@@ -6,6 +6,16 @@ without a traceback and leaves with the class's exit code; any other exception i
 
 from signal import SIGINT
 
+#: what plain RuntimeErrors say of memory: of torch's CPU allocator, CUDA, its libraries, and Apple's devices
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "STATUS_ALLOC_FAILED",  # cuBLAS and its like
+    "unable to find an engine to execute this computation",  # a convolution, whose every algorithm wants memory
+    "MPS backend out of memory",
+)
+
 
 class FmsegError(Exception):
     """Parent of all errors that reach the user as one message."""
@@ -54,3 +64,10 @@ class Interrupted(FmsegError):
         super().__init__(message)
         # as shells report it; a batch system's SIGUSR1 is a request to end, like SIGTERM
         self.exit_code = 130 if signal_number == SIGINT else 143
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device, or the host, has no memory left; knows torch's without torch."""
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)

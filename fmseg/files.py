@@ -8,6 +8,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import socket
@@ -19,12 +20,18 @@ from typing import Any, BinaryIO
 
 from fmseg.errors import BadRecord, Busy, EnvironmentProblem
 
+logger = logging.getLogger(__name__)
+
 #: name of a temporary file, and the process that writes it
 STRAY = re.compile(r"\.(\d+)\.tmp$")
 #: what a failing disk, or a network disk that went away, answers
 DISK_TROUBLE = (errno.EIO, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT)
+#: what a disk answers that has no file locks: Lustre mounted without flock, NFS without its lock daemon
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 #: of a file name that a temporary one is made of by adding to it; most file systems allow 255 in all
 MAX_NAME_BYTES = 200
+#: disks without locks that the user has been told of
+_told_disks: set[int] = set()
 
 
 @contextmanager
@@ -163,7 +170,8 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
 def locked(folder: Path, what: str) -> Iterator[None]:
     """Hold ``folder`` for this process alone; the kernel frees it when the process dies.
 
-    Raises Busy if another process holds it, naming host and process.
+    Raises Busy if another process holds it, naming host and process. On a disk without file locks this is said once,
+    and nothing is held: a run that nobody can begin is worse than one that somebody could begin twice.
     """
     with writable(folder):
         (folder / ".lock").touch()
@@ -172,15 +180,32 @@ def locked(folder: Path, what: str) -> Iterator[None]:
             # of the process, unlike flock's: a loader process that outlives a killed parent does not keep it
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = handle.read().strip() or "another process"
-            raise Busy(
-                f"{folder}: {holder} is working on {what}. Wait for it to end, or stop it, then try again."
-            ) from error
+            if error.errno in NO_LOCKS:
+                _tell_without_locks(folder, error)
+            elif error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            else:
+                holder = handle.read().strip() or "another process"
+                raise Busy(
+                    f"{folder}: {holder} is working on {what}. Wait for it to end, or stop it, then try again."
+                ) from error
         remove_strays(folder)
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}")
         handle.flush()
         yield
+
+
+def _tell_without_locks(folder: Path, answer: OSError) -> None:
+    """Warn of a disk without file locks, once."""
+    disk = folder.stat().st_dev
+    if disk not in _told_disks:
+        _told_disks.add(disk)
+        logger.warning(
+            "%s: this disk has no file locks (%s). Do not start the same command twice at a time; or mount the disk "
+            "with locks (Lustre: flock), or choose a --root elsewhere.",
+            *(folder, answer.strerror),
+        )
 
 
 def remove_strays(folder: Path) -> None:

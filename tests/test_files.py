@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmseg import files
-from fmseg.errors import BadRecord, EnvironmentProblem
+from fmseg.errors import BadRecord, Busy, EnvironmentProblem
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_leftover(tmp_path):
@@ -75,6 +75,31 @@ def test_a_lock_names_its_holder_and_is_freed_by_death(tmp_path):
     process.kill()
     process.join()
     with files.locked(tmp_path, "the store"):
+        pass
+
+
+def refuse_locks(monkeypatch, number):
+    def lockf(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.fcntl, "lockf", lockf)
+    monkeypatch.setattr(files, "_told_disks", set())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_file_locks_is_told_of_once_and_used(tmp_path, monkeypatch, caplog, number):
+    refuse_locks(monkeypatch, number)
+    for name in ("one", "two"):
+        with files.locked(tmp_path / name, "the store"):
+            files.write_bytes(tmp_path / name / "a", b"")
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path / 'one'}: this disk has no file locks ({os.strerror(number)})")
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.EACCES, Busy), (errno.EAGAIN, Busy), (errno.EIO, OSError)])
+def test_only_a_lock_that_is_held_is_another_process(tmp_path, monkeypatch, number, kind):
+    refuse_locks(monkeypatch, number)
+    with pytest.raises(kind), files.locked(tmp_path, "the store"):
         pass
 
 

@@ -16,6 +16,10 @@ logger = logging.getLogger(__name__)
 
 #: handed on to the processes, which save a checkpoint and leave
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+#: how long torch waits after such a signal before it kills them; releases that do not know it wait for 30 s
+SAVING_TIME = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+#: a step and a checkpoint take longer than torch's 30 s, and who is in a hurry (a scheduler) kills by itself
+SAVING_S = 3600
 
 
 def is_rank() -> bool:
@@ -60,6 +64,7 @@ def launch(gpus: int, arguments: Sequence[str] | None = None) -> int:
     typed = without_gpus(sys.argv[1:]) if arguments is None else list(arguments)
     # threads of all processes together: one a core
     os.environ.setdefault("OMP_NUM_THREADS", str(max(_num_cores() // gpus, 1)))
+    os.environ.setdefault(SAVING_TIME, str(SAVING_S))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

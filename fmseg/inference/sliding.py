@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fmseg.errors import is_out_of_memory
+
 logger = logging.getLogger(__name__)
 
 # C channels, K outputs, H W the network's input, h w an image
@@ -156,8 +158,8 @@ def _window_probabilities(
         cuts = [canvases[window.image][:, window.rows, window.columns] for window in batch]
         try:
             maps = _probabilities(model, torch.stack(cuts), sliding)
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
+        except (RuntimeError, MemoryError) as error:
+            if batch_size == 1 or not is_out_of_memory(error):
                 raise
             batch_size //= 2
             torch.cuda.empty_cache()

@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fmseg.errors import EnvironmentProblem
+from fmseg.errors import EnvironmentProblem, is_out_of_memory
 from fmseg.learning.journal import Journal
 from fmseg.learning.memory import (
     MAX_PARTS,
     Batch,
     KeptBuffers,
     free_cached,
-    is_out_of_memory,
     missing_moments,
     note_parts,
 )

@@ -30,14 +30,6 @@ def split_evenly(batch: Batch, parts: int) -> list[Batch] | None:
     return [dict(zip(batch, piece, strict=True)) for piece in pieces]
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a device, or the host, has no memory left."""
-    # torch names its CPU allocator in a plain RuntimeError
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
-
-
 def free_cached(device: torch.device) -> None:
     """Give back what torch holds for later on a device, in pieces that may be of no use."""
     if device.type == "cuda":

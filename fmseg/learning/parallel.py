@@ -92,7 +92,12 @@ def is_sharded(task: nn.Module) -> bool:
 
 
 def can_try_alone(task: nn.Module) -> bool:
-    """Return whether a rank can find out by itself if a batch fits: with shards, from some release of torch on."""
+    """Return whether a rank can find out by itself if a batch fits.
+
+    With shards from some release of torch on; never with batch norms over all ranks, which would wait for the others.
+    """
+    if any(isinstance(module, nn.SyncBatchNorm) for module in task.modules()):
+        return False
     return not is_sharded(task) or hasattr(task, "reset_iter_state")
 
 

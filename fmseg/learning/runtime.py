@@ -14,7 +14,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import distributed
@@ -22,13 +24,15 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from fmseg.errors import EnvironmentProblem
+from fmseg.files import parse_json, read_json, to_json
 from fmseg.records.plans import Precision
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 #: steps that the host may be ahead of the accelerator: enough to keep it busy, few enough to stop soon
 STEPS_AHEAD = 2
-#: ranks wait this long for one that predicts or writes; torchrun ends them all if one dies
-PATIENCE = timedelta(hours=2)
+#: Ranks wait this long for one that predicts or writes: rank 0 predicts and scores its whole fold alone, for hours if
+#: it is large. No shorter limit is needed: the launcher ends all ranks when one dies.
+PATIENCE = timedelta(days=1)
 #: what one device can use of prepared images
 MAX_LOADERS = 16
 #: numbers of the groups that this process has joined
@@ -123,7 +127,14 @@ class Runtime:
         if self.is_main:
             letters = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
         distributed.broadcast(letters, 0)
-        return bytes(letters.tolist()).decode()
+        return letters.numpy().tobytes().decode()
+
+    def read_main(self, path: Path) -> Any:
+        """Return a JSON file as rank 0 reads it; others may see it late, on a network disk. All ranks must call this.
+
+        Raises BadRecord as ``read_json`` does, on rank 0.
+        """
+        return parse_json(self.from_main(to_json(read_json(path)).decode() if self.is_main else "").encode(), str(path))
 
     def barrier(self) -> None:
         """Wait until all ranks are here."""

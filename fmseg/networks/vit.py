@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from fmseg.networks.block import Block, Shape
+from fmseg.networks.positions import resampled
 from fmseg.networks.relations import Place, make_relation, rotations
 from fmseg.records.plans import Architecture
 
@@ -207,14 +208,8 @@ def position_grid(positions: Tensor, architecture: Architecture, h: int, w: int)
     if (h, w) == (rows, columns):
         return positions
     grid = positions.float().unflatten(1, (rows, columns)).permute(0, 3, 1, 2)  # (1, D, h, w)
-    resample = partial(F.interpolate, grid, mode="bicubic", antialias=architecture.position_antialias)
-    if architecture.position_interpolation == "offset":
-        # the 0.1 of DINOv2 belongs to its released weights: the sampling points differ without it
-        grid = resample(scale_factor=((h + 0.1) / rows, (w + 0.1) / columns))
-    else:
-        grid = resample(size=(h, w))
-    assert grid.shape[-2:] == (h, w)
-    return grid.flatten(2).transpose(1, 2)
+    offset, antialias = architecture.position_interpolation == "offset", architecture.position_antialias
+    return resampled(grid, (h, w), offset=offset, antialias=antialias).flatten(2).transpose(1, 2)
 
 
 def tokens_shape(tokens: Tensor) -> Shape:

@@ -132,7 +132,13 @@ class DinoTask(nn.Module):
         return self
 
     def compile_blocks(self, backend: str = "inductor") -> None:
-        """Have torch compile the layers of student and teacher for this training's views."""
+        """Have torch compile the layers of student and teacher for this training's views; others' are forgotten."""
+        from torch import _dynamo  # seconds
+
+        # torch compiles few variants of a function in a process, and then no more: earlier trainings count as well
+        _dynamo.reset()
+        # single layers are compiled: there is nothing to cut where DDP sends gradients
+        _dynamo.config.optimize_ddp = False
         for network in (self.model, self.teacher):
             network.backbone.compile_blocks(backend)
 

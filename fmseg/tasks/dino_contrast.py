@@ -59,8 +59,9 @@ def _gather(rows: Tensor) -> tuple[Tensor, int]:
     if not are_ranks_together():
         return rows, 0
     lengths = [rows.new_empty(1) for _ in range(dist.get_world_size())]
-    dist.all_gather(lengths, rows.new_tensor([len(rows)]))
-    counts = [int(length) for length in lengths]
+    dist.all_gather(lengths, rows.new_full((1,), len(rows)))
+    # at once: each number that the host asks for waits for the device
+    counts = [int(length) for length in torch.cat(lengths).tolist()]
     padded = F.pad(rows, (0, 0, 0, max(counts) - len(rows)))
     parts = [torch.empty_like(padded) for _ in counts]
     dist.all_gather(parts, padded)

@@ -80,7 +80,8 @@ def _to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
     """Turn logits (n, K) into softmax(logits) - targets, in place; return each row's cross-entropy (n,), float32."""
     own = logits if logits.dtype == torch.float32 else logits.float()
     own.sub_(own.amax(-1, keepdim=True))
-    agreement = torch.linalg.vecdot(targets, own)
+    with torch.autocast(own.device.type, enabled=False):  # which would round both, and its result
+        agreement = torch.linalg.vecdot(targets, own)
     total = own.exp_().sum(-1, keepdim=True)
     gradient = own.div_(total).sub_(targets)
     if gradient is not logits:

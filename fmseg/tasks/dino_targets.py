@@ -46,7 +46,7 @@ class Centre(nn.Module):
 
     def observe(self, total: Tensor, num_rows: int) -> None:
         """Add the sum (K,) of the logits of these rows to the next update, and start to sum it over the ranks."""
-        sums = torch.cat([total, total.new_tensor([num_rows])])
+        sums = torch.cat([total, total.new_full((1,), num_rows)])
         handle = dist.all_reduce(sums, async_op=True) if are_ranks_together() else None
         self._pending.append((sums, handle))
 

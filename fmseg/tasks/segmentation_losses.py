@@ -16,6 +16,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from fmseg.imaging.decode import targets_from_labels
+from fmseg.networks.ranks import are_ranks_together
 from fmseg.records.labels import LabelScheme
 from fmseg.registry import Registry
 
@@ -110,7 +111,7 @@ def _sum_over_ranks(*parts: Tensor) -> list[Tensor]:
     Each rank sees the same loss of these sums; its own part gets the gradient times the number of ranks, since
     gradients are averaged over the ranks afterwards.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not are_ranks_together():
         return list(parts)
     own = torch.cat([part.flatten() for part in parts])
     total = own.detach().clone()

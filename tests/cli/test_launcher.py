@@ -10,8 +10,9 @@ import time
 
 import pytest
 import torch
+from torch.distributed.launcher import api
 
-from fmseg.cli.launcher import must_launch, without_gpus
+from fmseg.cli.launcher import SAVING_TIME, launch, must_launch, without_gpus
 from fmseg.errors import EnvironmentProblem, UsageError
 
 PLUGIN = """
@@ -89,3 +90,14 @@ def test_a_process_that_was_launched_launches_no_more(monkeypatch):
 def test_processes_do_not_see_the_option():
     typed = ["pretrain", "--gpus", "8", "-d", "501", "--gpus=4", "--budget", "2h"]
     assert without_gpus(typed) == ["pretrain", "-d", "501", "--budget", "2h"]
+
+
+def test_processes_have_an_hour_to_save_unless_the_user_says_otherwise(monkeypatch):
+    configs = []
+    monkeypatch.setattr(api, "elastic_launch", lambda config, _: configs.append(config) or (lambda *_typed: {}))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv(SAVING_TIME, "7")
+    assert launch(2, ["list"]) == 0
+    monkeypatch.delenv(SAVING_TIME)
+    assert launch(2, ["list"]) == 0
+    assert [config.shutdown_timeout for config in configs] == [7, 3600]

@@ -113,11 +113,12 @@ def test_all_combinations_of_mirrorings():
     assert mirrorings(("horizontal", "vertical")) == [(), (-1,), (-2,), (-1, -2)]
 
 
-def test_running_out_of_device_memory_halves_the_batch():
+@pytest.mark.parametrize("full", [torch.OutOfMemoryError("full"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")])
+def test_running_out_of_device_memory_halves_the_batch(full):
     class Small(Blur):
         def forward(self, image):
             if len(image) > 1:
-                raise torch.OutOfMemoryError("too large")
+                raise full
             return super().forward(image)
 
     answers = predict_batch(Small().eval(), images(*MIXED), settings(batch_size=8))

@@ -7,7 +7,8 @@ import torch
 from toy_run import BATCH, die, toy_fit
 
 from fmseg.errors import EnvironmentProblem, Interrupted
-from fmseg.learning.memory import is_out_of_memory, split_evenly
+from fmseg.learning.memory import split_evenly
+from fmseg.learning.parallel import can_try_alone
 from fmseg.records.run import RunFolder
 
 
@@ -54,9 +55,6 @@ def test_batches_are_split_into_equal_parts_or_not_at_all():
     assert split_evenly(batch | {"other": torch.zeros(3)}, 3) is None
 
 
-def test_only_what_says_so_is_a_lack_of_memory():
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**60)
-    assert is_out_of_memory(caught.value)
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+def test_a_rank_does_not_try_alone_what_norms_over_all_ranks():
+    assert can_try_alone(torch.nn.Sequential(torch.nn.BatchNorm2d(3)))
+    assert not can_try_alone(torch.nn.Sequential(torch.nn.SyncBatchNorm(3)))

@@ -11,7 +11,7 @@ from fmseg.records.plans import Architecture, Pretraining, Views
 from fmseg.tasks import dino_targets
 from fmseg.tasks.dino import DinoTask
 from fmseg.tasks.dino_collapse import collapse_measures, rankme
-from fmseg.tasks.dino_losses import koleo, prototype_cross_entropy
+from fmseg.tasks.dino_losses import _to_gradient_, koleo, prototype_cross_entropy
 from fmseg.tasks.dino_prototypes import Prototypes
 from fmseg.tasks.dino_targets import Centre, sinkhorn_targets, softmax_targets
 
@@ -424,3 +424,13 @@ def test_rankme_counts_dimensions():
     basis = nn.init.orthogonal_(torch.empty(50, 8))
     assert rankme(basis).item() == pytest.approx(8, rel=1e-4)
     assert rankme(basis[:, :1] @ torch.randn(1, 8)).item() == pytest.approx(1, rel=1e-4)
+
+
+def test_cross_entropies_are_float32_also_under_autocast():
+    torch.manual_seed(0)
+    logits, targets = torch.randn(6, 40), torch.randn(6, 40).softmax(-1)
+    plain = _to_gradient_(logits.clone(), targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        rows = _to_gradient_(logits.clone(), targets)
+    assert rows.dtype == torch.float32
+    assert torch.equal(rows, plain)

@@ -47,3 +47,15 @@ def test_views_of_any_size_are_looked_at_uncompiled_and_the_names_of_weights_sta
     for side in range(2, 5):
         task.teacher_backbone(torch.zeros(1, channels, side * patch, patch))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+
+
+def test_each_training_of_a_process_is_compiled_however_many_came_before(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    torch._dynamo.reset()
+    graphs = torch._dynamo.utils.counters["stats"]
+    for num_images in range(2, 5):
+        before = graphs["unique_graphs"]
+        task = DinoTask.build(RECIPE)
+        task.compile_blocks("eager")
+        task.training_loss(make_batch(num_images), 0)
+        assert graphs["unique_graphs"] > before

@@ -70,10 +70,12 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
         step_s = measured_step(workspace, corpus, run, runtime, options)
         if runtime.is_main:
             claim(run, configure(workspace, corpus, run, runtime, options, step_s))
-        runtime.barrier()
-        # what rank 0 planned is what all ranks do
-        config = PretrainConfig.load(run.path / "run.json")
-        if not run.is_finished:
+        # what rank 0 planned is what all ranks do, and what it finds is what is there
+        path = run.path / "run.json"
+        config = PretrainConfig.read(runtime.read_main(path), str(path))
+        has_begun = any(run.checkpoints.glob("step_*.json"))
+        is_finished, goes_on = runtime.highest([runtime.is_main and each for each in (run.is_finished, has_begun)])
+        if not is_finished:
             if options.lengthens is not None:
                 logger.info("%s is finished, so %s goes on from it.", options.lengthens, run.path.name)
             tell_benefit(config, runtime)
@@ -83,7 +85,7 @@ def pretrain_corpus(workspace: Workspace, corpus: Corpus, options: PretrainOptio
                 )
             inherit_seen(workspace, run, config.parent if runtime.is_main else None)
             task = build_task(config.recipe)
-            if config.parent is not None and not any(run.checkpoints.glob("step_*.json")):
+            if config.parent is not None and not goes_on:
                 start_from(task, workspace, config.parent)
             task = task.to(runtime.device)
             watcher = Watcher.of(workspace, run, config, corpus, task, runtime)
