@@ -80,11 +80,12 @@ def print_json(value: Any) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table on stdout; numbers are right-aligned. In a file or a pipe it has no frame: a line a row."""
     frame = box.HEAVY_HEAD if results.is_terminal else None
-    table = Table(title=title, title_justify="left", header_style="bold", box=frame, pad_edge=frame is not None)
+    name = Text(printable(title), "table.title")
+    table = Table(title=name, title_justify="left", header_style="bold", box=frame, pad_edge=frame is not None)
     cells = [[_cell(value) for value in row] for row in rows]
     for index, column in enumerate(columns):
         numeric = all(_is_number(row[index]) for row in cells)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(printable(column)), justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     results.print(table)

@@ -71,14 +71,17 @@ class Workspace:
         there are several.
         """
         names = self.dataset_names() if among is None else among
-        found = [name for name in names if name == text]
-        if not found and text.isdecimal():
-            found = [name for name in names if dataset_id(name) == int(text)]
-        elif not found:
-            found = [name for name in names if text.lower() in name.lower()]
+        found = _fitting(text, names)
         if len(found) > 1:
             raise UsageError(f"'{text}' fits several datasets: {', '.join(found)}. Type more of the name.")
         if not found:
+            models = _fitting(text, self.trained_names()) if among is None else []
+            if models:
+                raise UnknownName(
+                    f"{models[0]} is models only: its data are not in {self.raw}. They predict: fmseg predict -i in "
+                    f"-o out -d {dataset_id(models[0])}. To evaluate them, make the labelled images a dataset of their "
+                    "own, as docs/how-to/external-cohort.md says."
+                )
             raise UnknownName(f"{unknown('dataset', text, names)} Datasets lie in {self.raw}.")
         return found[0]
 
@@ -115,6 +118,15 @@ class Workspace:
         if not path.exists():
             raise NotReady(f"{path} is not there yet. Make it with: {command}")
         return path
+
+
+def _fitting(text: str, names: Sequence[str]) -> list[str]:
+    """Return the names that are a text, or have it as their number, or as a part where it is no number."""
+    if text in names:
+        return [text]
+    if text.isdecimal():
+        return [name for name in names if dataset_id(name) == int(text)]
+    return [name for name in names if text.lower() in name.lower()]
 
 
 def dataset_id(name: str) -> int:

@@ -3,6 +3,12 @@ import logging
 from fmseg import console
 
 
+def test_brackets_in_a_table_are_read_as_they_are(capsys):
+    console.print_table("scores [all]", ["HD95 [mm]", "name [b]"], [(1.5, "[red]case[/red]"), (2.5, "[/]")])
+    said = capsys.readouterr().out
+    assert all(text in said for text in ("scores [all]", "HD95 [mm]", "name [b]", "[red]case[/red]", "[/]"))
+
+
 def test_track_yields_everything_and_tells_the_status(monkeypatch, caplog):
     monkeypatch.setattr(console, "PLAIN_INTERVAL_S", -1.0)
     with caplog.at_level(logging.INFO, logger="fmseg"):

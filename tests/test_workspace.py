@@ -27,6 +27,15 @@ def test_an_unknown_dataset_is_answered_with_what_is_there(workspace):
         workspace.dataset_name("503")
 
 
+@pytest.mark.parametrize("text", ["610", "Dataset610_Guests", "guests"])
+def test_models_without_data_are_answered_with_what_they_can_do(workspace, text):
+    folder = workspace.results_of("Dataset610_Guests") / "finetune__fmsegPlans" / "fold_0"
+    folder.mkdir(parents=True)
+    (folder / "finished.json").write_text("{}")
+    with pytest.raises(UnknownName, match=r"Dataset610_Guests.* models only.*fmseg predict .* -d 610.*external-cohort"):
+        workspace.dataset_name(text)
+
+
 def test_variables_and_settings_move_the_roots(tmp_path, monkeypatch):
     (tmp_path / "fmseg.toml").write_text('fmseg_results = "elsewhere"\nplugins = ["my_lab"]')
     monkeypatch.chdir(tmp_path)

@@ -7,13 +7,20 @@ ITK: x to the patient's left, y to the back, z to the head (LPS).
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from fmseg.errors import BadData
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: (z, y, x) in mm; None where nobody knows it
+Spacing = tuple[float, float, float] | None
+
+#: of slices that follow each other to the left, to the back and to the head
+PLANES: tuple[Literal["sagittal", "coronal", "axial"], ...] = ("sagittal", "coronal", "axial")
+#: cosine of the angle from which on slices are oblique
+STRAIGHT = 0.8
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -23,7 +30,7 @@ class Geometry:
     """Where a grid of voxels lies."""
 
     #: (z, y, x); None for formats that know no size, such as PNG
-    spacing_mm: tuple[float, float, float] | None
+    spacing_mm: Spacing
     #: (x, y, z) of the first voxel's centre, in mm
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     #: 3 x 3, row by row; its columns are the directions of x, y and z
@@ -32,6 +39,13 @@ class Geometry:
     is_2d: bool = False
     #: (top, left, bottom, right), the last two exclusive: where the file says that an ultrasound scan lies
     scan_box: tuple[int, int, int, int] | None = None
+
+    @property
+    def slices(self) -> Literal["", "sagittal", "coronal", "axial"]:
+        """What the planes along the first axis of an array are, in a patient who lies straight; empty if oblique."""
+        along = [abs(value) for value in self.direction[2::3]]
+        most = max(along)
+        return PLANES[along.index(most)] if most >= STRAIGHT else ""
 
 
 @dataclass(frozen=True, slots=True)

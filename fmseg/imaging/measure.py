@@ -59,6 +59,7 @@ def measure_case(
         "content_hash": content_hash(case.voxels),
         "shape": case.voxels.shape[1:],
         "spacing_mm": case.geometry.spacing_mm,
+        "slices": case.geometry.slices if case.voxels.shape[1] > 1 else "",
         "channels": len(case.voxels),
         "is_grey": is_grey(case.voxels),
         "dtype": str(case.voxels.dtype),

@@ -8,15 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from fmseg.errors import BadData
+from fmseg.imaging.case import Spacing
 from fmseg.records.labels import LabelScheme
 from fmseg.records.scores import ClassScore
-
-Spacing = tuple[float, float, float] | None
 
 EMPTY_RULE = (
     "A class that is empty in both masks of a case has no score there and does not count in the means. If only one "
     "of the masks is empty, Dice, IoU and NSD are 0, and HD95 and ASSD are undefined. A set in which no class is ever "
-    "present or predicted scores 1."
+    "present or predicted scores 1; draws of the patients like that say nothing, and count in no interval."
 )
 
 

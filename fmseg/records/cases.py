@@ -167,8 +167,8 @@ def list_images(folder: Path) -> list[str]:
 
 
 def walk_images(folder: Path) -> Iterator[Path]:
-    """Yield the image files below a folder, as ``list_images`` finds them."""
-    return (folder / path for path in list_images(folder))
+    """Yield the image files below a folder, as ``list_images`` finds them; none below a file, such as a table."""
+    return (folder / path for path in ([] if folder.is_file() else list_images(folder)))
 
 
 def _list_folder(root: Path, place: str) -> tuple[list[str], list[str]]:

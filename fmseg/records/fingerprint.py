@@ -2,6 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from fmseg.records.record import Part, Record
 
 Severity = Literal["error", "warning", "note"]
@@ -50,6 +52,8 @@ class CaseFacts(Part):
     shape: tuple[int, int, int]
     #: (z, y, x) in mm, or None where the file has none
     spacing_mm: tuple[float, float, float] | None
+    #: of a volume: what its slices are by its matrix; empty for oblique ones, and where it was not measured
+    slices: Literal["", "sagittal", "coronal", "axial"] = ""
     channels: int
     #: RGB whose three channels are equal
     is_grey: bool
@@ -107,6 +111,8 @@ class Fingerprint(Record):
     patient_source: str
     #: True if patients were declared (patients.csv or group_regex), False if guessed or missing
     patients_declared: bool
+    #: what is taken for a patient where it is none, such as a video
+    patient_unit: str = Field(default="patient", exclude_if=lambda value: value == "patient")
     is_3d: bool
     #: (Y, X) of the images
     median_size: tuple[int, int]

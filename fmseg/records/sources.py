@@ -106,7 +106,7 @@ def _csv(path: Path) -> Iterator[tuple[str, str, str]]:
                 if row:
                     yield _picked(row, columns)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BadData(f"{path}: this table cannot be read ({error}). Save it as UTF-8 with commas.") from error
+        raise BadData(f"{path}: this table cannot be read ({error}). Save it as CSV in UTF-8.") from error
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, str, str]]:

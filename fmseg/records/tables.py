@@ -65,7 +65,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[st
     except UnicodeDecodeError as error:
         raise BadData(f"{path}: this table is not UTF-8 text ({error}). Save it as CSV in UTF-8.") from error
     except csv.Error as error:
-        raise BadData(f"{path}: this table cannot be read ({error}). Save it as UTF-8 with commas.") from error
+        raise BadData(f"{path}: this table cannot be read ({error}). Save it as CSV in UTF-8.") from error
 
 
 def _check_columns(path: Path, names: list[str], columns: Sequence[str]) -> None:

@@ -94,8 +94,10 @@ def _next(workspace: Workspace, names: list[str], has_checkpoint: bool) -> tuple
             return command, f"{name} is {state}."
     without_data = [name for name in names if states[name][0] in (IMPORTED, ONLY_MODELS)]
     if len(without_data) == len(names):
-        which = f" -d {dataset_id(names[0])}" if len(names) > 1 else ""
-        return f"fmseg predict -i in -o out{which}", f"{names[0]} can predict; there are no data here."
+        return (
+            f"fmseg predict -i in -o out{_whose(workspace, names[0])}",
+            f"{names[0]} can predict; there are no data here.",
+        )
     labelled = [name for name in names if _has_labels(workspace.prepared(name))]
     if not has_checkpoint:
         return "fmseg pretrain", "All is prepared, and nothing is learned from the images themselves yet."
@@ -106,9 +108,8 @@ def _next(workspace: Workspace, names: list[str], has_checkpoint: bool) -> tuple
         return "fmseg convert --help", "A checkpoint is there; a labelled dataset is what it is for."
     number = dataset_id(labelled[0])
     if (workspace.results_of(labelled[0]) / "report.html").exists():
-        which = f" -d {number}" if len(labelled) > 1 else ""
         return (
-            f"fmseg predict -i in -o out{which}",
+            f"fmseg predict -i in -o out{_whose(workspace, labelled[0])}",
             "All is trained: predict new images, or look at cases with fmseg view.",
         )
     return f"fmseg report {number}", "All is trained: read what came out."
@@ -161,7 +162,7 @@ def _state(workspace: Workspace, name: str) -> tuple[str, str]:
         state = IMPORTED if (results / MANIFEST).exists() else ONLY_MODELS
         return state, f"fmseg predict -i in -o out -d {number}"
     if (results / "selection.json").exists():
-        return CHOSEN, "fmseg predict -i in -o out"
+        return CHOSEN, f"fmseg predict -i in -o out{_whose(workspace, name)}"
     if any(results.glob("*/fold_*/finished.json")):
         return "some folds trained", f"fmseg train {number}"
     if any(prepared.glob("*_images/store.json")):
@@ -176,6 +177,11 @@ def _state(workspace: Workspace, name: str) -> tuple[str, str]:
     }
     state = next((state for file, state in states.items() if any(prepared.glob(file))), "raw")
     return state, f"fmseg plan_and_preprocess -d {number}"
+
+
+def _whose(workspace: Workspace, name: str) -> str:
+    """Return the option that names a dataset's models, where there are those of others too."""
+    return f" -d {dataset_id(name)}" if len(workspace.trained_names()) > 1 else ""
 
 
 def _has_labels(prepared: Path) -> bool:

@@ -79,10 +79,22 @@ def suggest(
         raise BadData(f"{source}: there is no image in it that can be read.")
     centres = track(choose_centres(features, count, known), "choose", min(count, len(kept)))
     chosen = tuple((kept[centre.index].images[0], centre) for centre in centres)
+    _tell_fewer(len(chosen), count, len(kept), card.name)
     write_bytes(output, _table(chosen).encode())
     sheet = output.with_suffix(".png")
     write_bytes(sheet, _sheet(embedder, [kept[centre.index] for _, centre in chosen[:SHOWN]]))
     return Suggestion(card.name, len(kept), len(known), chosen, failed, output, sheet)
+
+
+def _tell_fewer(num_chosen: int, count: int, num_images: int, checkpoint: str) -> None:
+    """Say why fewer images are chosen than were asked for, if they are."""
+    if num_chosen == count:
+        return
+    left = num_images - num_chosen
+    why = "there are no more"
+    if left:
+        why = f"to {checkpoint}, the other {left} are the same as one that is chosen or labelled"
+    logger.warning("%d of %d images are chosen: %s", num_chosen, count, why)
 
 
 def _features(

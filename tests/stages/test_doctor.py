@@ -32,6 +32,22 @@ def test_a_sound_dataset_has_no_findings(raw_dataset, options):
     assert json.loads((workspace.prepared(NAME) / "doctor.json").read_text()) == []
 
 
+def test_a_volume_sliced_along_another_axis_is_told_and_not_taken_for_one_in_other_units(raw_dataset):
+    import nibabel
+
+    workspace = raw_dataset(num_patients=4, ending=".nii.gz")
+    # the third axis of a file is what it is sliced along: here to the head, there to the right
+    axial, sagittal = np.diag([0.5, 0.5, 6.0, 1.0]), np.eye(4)
+    sagittal[:3, :3] = np.array([[0, 0, 0.5], [0.5, 0, 0], [0, 6.0, 0]])
+    for path in sorted(workspace.raw_dataset(NAME).glob("*Tr/*.nii.gz")):
+        voxels = np.asarray(nibabel.load(path).dataobj)
+        image = nibabel.Nifti1Image(voxels, sagittal if path.name.startswith("P01_0") else axial)
+        nibabel.save(image, path)
+    [(severity, where, problem)] = examined(workspace)
+    assert (severity, where) == ("warning", "P01_0")
+    assert problem == "its slices are sagittal, those of the others axial"
+
+
 def test_it_needs_measurements(raw_dataset):
     with pytest.raises(NotReady, match=f"fmseg fingerprint -d {NAME}"):
         doctor(raw_dataset(), NAME)

@@ -165,6 +165,22 @@ def test_what_to_label_next_is_unlike_what_is_labelled(workspace, images, tmp_pa
     assert len(one.chosen) == 1 and out.read_text().splitlines()[1].split(",")[2] == ""
 
 
+def test_fewer_images_than_asked_for_are_explained(workspace, images, tmp_path, caplog):
+    out = tmp_path / "next.csv"
+    made = suggest(workspace, images, out, count=10)
+    left = made.num_images - len(made.chosen)
+    assert left, "there is a copy"
+    said = f"{len(made.chosen)} of 10 images are chosen: to own, the other {left} are the same"
+    assert said in caplog.text
+    for copy in images.glob("copy*"):
+        copy.unlink()
+    made = suggest(workspace, images, out, count=10)
+    assert f"{len(made.chosen)} of 10 images are chosen: there are no more" in caplog.text
+    caplog.clear()
+    suggest(workspace, images, out, count=len(made.chosen))
+    assert "chosen" not in caplog.text
+
+
 def test_probes_of_checkpoints_and_no_patient_on_both_sides(raw_dataset, tmp_path, monkeypatch, capsys):
     from fmseg.stages import probe as module
 

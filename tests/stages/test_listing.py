@@ -12,7 +12,7 @@ from fmseg.stages.import_bundle import import_bundle
 from fmseg.stages.listing import KINDS, listing, standing
 from fmseg.stages.plan import plan
 from fmseg.stages.preprocess import preprocess
-from fmseg.workspace import Workspace
+from fmseg.workspace import Workspace, dataset_id
 
 NAME = "Dataset501_Discs"
 
@@ -70,3 +70,10 @@ def test_models_are_listed_with_what_predicts_and_how_good_it_is(tmp_path):
     source, task, networks, measure, score, _ = rows[finished.SEGMENTED]
     assert (source, task, networks, measure) == ("trained here", "segmentation", "2 linear", "Dice")
     assert 0.8 < score < 1
+
+
+def test_where_several_are_trained_the_next_command_says_whose_models(tmp_path):
+    workspace = finished.write_finished(tmp_path)
+    for name, *_, command in listing(workspace, "datasets")[2]:
+        assert command == f"fmseg predict -i in -o out -d {dataset_id(name)}"
+    assert " -d 5" in standing(workspace).next_command or "predict" not in standing(workspace).next_command

@@ -140,7 +140,7 @@ def _cells(table: Path) -> Iterator[dict[str, str]]:
             file.seek(0)
             yield from csv.DictReader(file, delimiter=max(",;\t", key=head.count))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BadData(f"{table}: this table cannot be read ({error}). Save it as UTF-8 with commas.") from error
+        raise BadData(f"{table}: this table cannot be read ({error}). Save it as CSV in UTF-8.") from error
 
 
 def _parquet(table: Path) -> Iterator[dict[str, str]]:

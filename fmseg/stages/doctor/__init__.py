@@ -24,7 +24,7 @@ from fmseg.records.fingerprint import CaseFacts, Finding, Fingerprint, Severity
 from fmseg.stages.doctor.layout import layout, names, outlined
 from fmseg.stages.doctor.likeness import copied_labels, duplicates, near_duplicates
 from fmseg.stages.doctor.mending import copy_mended, leave_out
-from fmseg.stages.doctor.outliers import absent_classes, odd_labels, odd_sizes, odd_spacings
+from fmseg.stages.doctor.outliers import absent_classes, odd_labels, odd_planes, odd_sizes, odd_spacings, of_usual_plane
 from fmseg.stages.doctor.sheet import draw_sheet
 from fmseg.stages.doctor.tables import classes, folds, names_of_classes, number, patients_table, spacings_table
 from fmseg.stages.doctor.tests import TestCase, measure_tests, patients_on_both_sides, save_tests, tests_findings
@@ -121,8 +121,9 @@ def _labelled(
     yield from names(dataset)
     yield from number(dataset, len(facts))
     yield from colours.findings(declared, measured.channels)
-    yield from odd_sizes(facts)
-    yield from odd_spacings(facts)
+    yield from odd_planes(facts)
+    yield from odd_sizes(of_usual_plane(facts))
+    yield from odd_spacings(of_usual_plane(facts))
     if dataset.task == "classification":
         yield from classes(dataset, facts)
     else:

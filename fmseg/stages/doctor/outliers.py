@@ -1,6 +1,7 @@
 """Cases that are unlike the others in size or spacing, and classes that nobody has drawn."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -61,6 +62,28 @@ def odd_spacings(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
             problem = f"its voxels are {told} mm (z, y, x), those of the others {usual} mm"
             mend = "Check the unit: cm or micrometres may have been taken for mm."
             yield finding("warning", fact.case, problem, mend, "It would be shrunk or enlarged by much.", [fact.case])
+
+
+def odd_planes(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Find volumes whose slices are of another plane than most."""
+    usual = _usual_plane(facts)
+    for fact in facts:
+        if fact.slices not in ("", usual):
+            problem = f"its slices are {fact.slices}, those of the others {usual}"
+            mend = "Save image and label map with their axes in the order of the others."
+            why = "A volume is taken slice by slice along its last axis, and these show other cuts of the body."
+            yield finding("warning", fact.case, problem, mend, why, [fact.case])
+
+
+def of_usual_plane(facts: Sequence[CaseFacts]) -> list[CaseFacts]:
+    """Return the cases whose sizes can be compared: those that ``odd_planes`` does not name."""
+    usual = _usual_plane(facts)
+    return [fact for fact in facts if fact.slices in ("", usual)]
+
+
+def _usual_plane(facts: Sequence[CaseFacts]) -> str:
+    counts = Counter(fact.slices for fact in facts if fact.slices)
+    return counts.most_common(1)[0][0] if counts else ""
 
 
 def absent_classes(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:

@@ -20,6 +20,8 @@ LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 LOST = "A file was lost, or a name is written in another way."
 #: what programs write into cells in which there is nothing
 MISSING = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "nil", "?", "missing"))
+#: what cells begin with that spreadsheets compute
+FORMULA = ("=", "+", "-", "@")
 LEAK = "Images of one patient are alike: on both sides of a fold, scores are too good."
 
 
@@ -62,6 +64,10 @@ def names_of_classes(found: Sequence[str], where: str) -> Iterator[Finding]:
             problem = f"the class '{name}' looks like a value that is missing"
             mend = "Leave the cell empty where nobody knows the class, or rename the class."
             yield finding("warning", where, problem, mend, "It is learned as a class.")
+        if name.startswith(FORMULA) and not _as_number(name):
+            problem = f"the class '{name}' may be taken for a formula by programs for spreadsheets"
+            why = "It is written as it is into tables, such as predictions.csv, and they compute it when they open one."
+            yield finding("warning", where, problem, f"Rename it: no {name[0]} in front.", why)
     for alike in folded.values():
         if len(alike) > 1:
             problem = f"the classes {', '.join(alike)} differ only in case, spaces or as numbers are written"
