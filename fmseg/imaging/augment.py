@@ -2,8 +2,9 @@
 
 Geometry is a single ``cv2.warpAffine`` that rotates, scales, shifts, flips and places the image on the
 canvas, so pixels are interpolated once. Intensities are what an ultrasound machine's knobs and physics vary:
-gain, dynamic range (contrast, gamma), electronic noise (additive), speckle (multiplicative, some pixels wide)
-and sharpness. Only pixels that show something are changed: black outside the sector stays exactly black.
+gain, dynamic range (contrast, gamma), electronic noise (additive), speckle (multiplicative, some pixels wide),
+sharpness, and acoustic shadows: behind bone or gas, beams bring back less, from some depth on downwards. Only pixels
+that show something are changed: black outside the sector stays exactly black.
 """
 
 import math
@@ -18,6 +19,25 @@ from fmseg.records.recipe import Augmentation
 
 #: width of the speckle's grain; found on B-mode images of about 1 Mpx scaled to some hundred pixels
 SPECKLE_SIGMA_PX = 1.0
+#: how far above the image its beams meet, in heights of the image: of a strongly curved probe, and of a straight one,
+#: whose beams are parallel. Images do not say which theirs is, so it is drawn
+APEX_HEIGHTS = (0.2, 20.0)
+#: shadows begin in this upper share of the canvas, with edges that are so soft, as share of its shorter side
+SHADOW_START, SHADOW_BLUR = 0.7, 0.04
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A sector between two beams that is darker from some depth on."""
+
+    #: (y, x) of the middle of its upper end, pixels of the canvas
+    start_px: tuple[float, float]
+    #: at its upper end, as share of the image's width
+    width: float
+    #: share of the intensity that is lost
+    darkness: float
+    #: how far above the image the beams meet, in heights of the image
+    apex: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +62,7 @@ class AugmentationParameters:
     blur_sigma_px: float = 0.0
     #: of the noise and the speckle
     noise_seed: int = 0
+    shadow: Shadow | None = None
 
 
 def sample_augmentation(
@@ -67,6 +88,18 @@ def sample_augmentation(
         speckle_std=sometimes(rng.uniform(0, plan.speckle_std), 0.0),
         blur_sigma_px=sometimes(rng.uniform(0, plan.blur_sigma_px), 0.0),
         noise_seed=int(rng.integers(2**32)),
+        shadow=_sample_shadow(rng, plan, size),  # last, and nothing is drawn for it where there are none
+    )
+
+
+def _sample_shadow(rng: np.random.Generator, plan: Augmentation, size: tuple[int, int]) -> Shadow | None:
+    if not plan.shadow_probability or rng.random() >= plan.shadow_probability:
+        return None
+    return Shadow(
+        start_px=(rng.uniform(0, SHADOW_START * size[0]), rng.uniform(0, size[1])),
+        width=rng.uniform(*plan.shadow_width),
+        darkness=rng.uniform(*plan.shadow_darkness),
+        apex=_log_uniform(rng, APEX_HEIGHTS),
     )
 
 
@@ -90,7 +123,33 @@ def apply_augmentation(
         label = np.zeros(image.shape[1:], np.uint8)
     flags = cv2.WARP_INVERSE_MAP | cv2.INTER_NEAREST
     labels = cv2.warpAffine(label.astype(np.int16), matrix, width_height, flags=flags, borderValue=border_label)
-    return _change_intensities(canvas, parameters), labels.astype(np.int64)
+    kept = None
+    if parameters.shadow is not None:
+        kept = 1 - parameters.shadow.darkness * shadow_cover(parameters.shadow, matrix, image.shape[1:], size)
+    return _change_intensities(canvas, parameters, kept), labels.astype(np.int64)
+
+
+def shadow_cover(shadow: Shadow, matrix: np.ndarray, image_hw: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+    """Return how much of a shadow lies on each pixel of the canvas, (H, W) float32 in [0, 1].
+
+    matrix: (2, 3), from canvas to image coordinates (x, y). The beams run in the image, from a point above its middle,
+    and turn with it.
+    """
+    height, width = image_hw
+    apex = np.array([(width - 1) / 2, -shadow.apex * height])
+    start = np.clip(matrix @ [*shadow.start_px[::-1], 1], 0, (width - 1, height - 1)) - apex
+    depth = np.hypot(*start)
+    across = np.array([start[1], -start[0]]) / depth * shadow.width * width / 2
+    edges = [start - across, start + across]
+    # far beyond the canvas, whatever of the image that shows
+    far = 1 + 2 * (sum(size) * np.abs(matrix[:, :2]).max() + sum(image_hw)) / depth
+    corners = np.array([edges[0], edges[1], far * edges[1], far * edges[0]]) + apex
+    corners = cv2.transform(corners[None], cv2.invertAffineTransform(matrix))
+    cover = np.zeros(size, np.uint8)
+    cv2.fillConvexPoly(cover, np.rint(corners * 16).astype(np.int32), 255, shift=4)  # sixteenths of a pixel
+    soft = (1 + round(SHADOW_BLUR * min(size)),) * 2
+    # two boxes of bytes: a tenth of a Gaussian's time, and exactly nothing beyond them
+    return cv2.blur(cv2.blur(cover, soft), soft) / np.float32(255)
 
 
 def _canvas_to_image(
@@ -109,8 +168,10 @@ def _canvas_to_image(
     return np.column_stack([linear, offset])
 
 
-def _change_intensities(canvas: np.ndarray, parameters: AugmentationParameters) -> np.ndarray:
-    """Return the (C, H, W) canvas with its non-black pixels changed."""
+def _change_intensities(
+    canvas: np.ndarray, parameters: AugmentationParameters, kept: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the (C, H, W) canvas with its non-black pixels changed. kept: (H, W), what shadows leave of them."""
     from batchgenerators.augmentations.color_augmentations import augment_contrast
     from batchgenerators.augmentations.noise_augmentations import augment_gaussian_noise
 
@@ -122,6 +183,8 @@ def _change_intensities(canvas: np.ndarray, parameters: AugmentationParameters) 
     values = np.stack([plane.ravel()[shown] for plane in planes])  # (C, pixels)
     if parameters.speckle_std > 0:
         values *= 1 + parameters.speckle_std * _speckle(canvas.shape[1:], parameters.noise_seed).ravel()[shown]
+    if kept is not None:
+        values *= kept.ravel()[shown]
     values *= parameters.brightness
     with _numpy_seeded(parameters.noise_seed):
         if parameters.contrast != 1:  # around the mean of what is shown, within its range

@@ -26,10 +26,13 @@ BYTES_PER_PARAMETER = 20
 #: checkpoints that are kept, copies of the weights in one (student, teacher, two moments), files of weights alone
 KEPT_STATES, STATE_COPIES, WEIGHT_FILES = 2, 4, 3
 #: per token, layer and channel, in half precision; float32 takes twice as much. 23 are kept for the backward pass of a
-#: ViT-S/16; the others are for what lives for a while: a step of 8 images took 0.3 GB more than is reckoned here
+#: ViT-S/16; the others are for what lives for a while
 BYTES_PER_ACTIVATION = 30
 #: of them, with checkpointing: the layer's input, float32
 BYTES_PER_INPUT = 4
+#: of a process without any network, where it lies in the memory of the device: its libraries. With it, a step of 8
+#: images of a ViT-S/16 on a CPU is reckoned with 2.30 GB (float32: 2.90); it took 2.33 (3.02), LOG.md, 2026-11-22
+PROCESS_GB = {"cpu": 0.55, "mps": 0.55, "cuda": 0.0}
 #: a forward pass once more, in units of one
 CHECKPOINTING_COST = 1.0
 #: elements of the logits that exist at once, of student and teacher, in half precision or float32
@@ -142,7 +145,7 @@ def memory_gb(recipe: Pretraining, images_per_step: int, hardware: Hardware) -> 
     logits += 4 * rows * recipe.num_prototypes * (recipe.centering == "sinkhorn")
     if recipe.sharding == "fsdp":
         parameters = round(parameters / hardware.num_devices)
-    return (parameters * BYTES_PER_PARAMETER + activations + logits) / 1e9
+    return PROCESS_GB[hardware.device] + (parameters * BYTES_PER_PARAMETER + activations + logits) / 1e9
 
 
 def disk_gb(recipe: Pretraining) -> float:

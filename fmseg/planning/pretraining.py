@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from fmseg.console import duration
-from fmseg.planning.augmentation import tells_sides
+from fmseg.planning.augmentation import sided_labels
 from fmseg.planning.budget import memory_gb, predict_cost
 from fmseg.planning.fine_views import fine_recipe, plan_fine
 from fmseg.planning.ladder import Climb, Rung, climb, default_budget_s
@@ -59,8 +59,8 @@ class CorpusFacts:
     modality: str
     #: (height, width) of the files
     median_size: tuple[int, int]
-    #: a label speaks of left or right, so that a mirrored image is another one
-    tells_sides: bool = False
+    #: labels that speak of left or right, so that a mirrored image is another one
+    sided: tuple[str, ...] = ()
     #: (height, width) of the prepared images; None for that of the files
     prepared_size: tuple[int, int] | None = None
 
@@ -76,7 +76,7 @@ def corpus_facts(
         std=preprocessing.std,
         modality=fingerprint.modality,
         median_size=fingerprint.median_size,
-        tells_sides=tells_sides(labels),
+        sided=sided_labels(labels),
         prepared_size=preprocessing.image_size,
     )
 
@@ -100,7 +100,7 @@ def pool_facts(parts: Sequence[CorpusFacts]) -> CorpusFacts:
         num_images=total,
         mean=tuple(round(mean, 4) for mean, _ in moments),
         std=tuple(round(std, 4) for _, std in moments),
-        tells_sides=any(part.tells_sides for part in parts),
+        sided=tuple(dict.fromkeys(name for part in parts for name in part.sided)),
     )
 
 
@@ -137,7 +137,8 @@ def build_recipe(
     """Return the recipe of a rung and a number of samples."""
     reasons = Reasons("pretraining")
     scale = Scale.of(reached.samples)
-    views = plan_views(facts.modality, facts.median_size, reached.rung, scale, facts.tells_sides, reasons)
+    size = facts.median_size
+    views = plan_views(facts.modality, facts.channels, size, reached.rung, scale, facts.sided, reasons)
     architecture = plan_architecture(reached, views, facts.channels, facts.median_size, scale, reasons)
     batch = plan_batch(facts.num_images, hardware.num_devices, scale, reasons)
     iterations = max(MIN_ITERATIONS, math.ceil(reached.samples / batch))

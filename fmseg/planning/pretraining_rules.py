@@ -4,12 +4,14 @@ Each number has a value for short runs and one for long ones; ``Scale`` says whe
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fmseg.console import duration
 from fmseg.planning.ladder import Climb, Rung
 from fmseg.planning.reasons import Decision, Reasons, between, between_powers
+from fmseg.planning.sides import why_unmirrored
 from fmseg.records.plans import Architecture, Views
 
 #: samples seen in the longest of the trials on two cores, about, and in 40 passes over a million images
@@ -118,7 +120,13 @@ def layer_scale(scale: Scale) -> Decision[float]:
 
 
 def plan_views(
-    modality: str, size: tuple[int, int], rung: Rung, scale: Scale, tells_sides: bool, reasons: Reasons
+    modality: str,
+    channels: int,
+    size: tuple[int, int],
+    rung: Rung,
+    scale: Scale,
+    sided: Sequence[str],
+    reasons: Reasons,
 ) -> Views:
     """Return the crops: sizes of the rung, never larger than the images, and how they are changed."""
     t = scale.progress
@@ -134,7 +142,8 @@ def plan_views(
     reasons.share(("views.local_scale",), f"{scale.describe(*ranges[1])}; {because}")
     because = "views that show something helped in trials, though not in this very number"
     reasons.share(("views.min_content",), f"{scale.describe(0.2, 0, tried=False)}; {because}")
-    because = "as in UltraDINO: brightness and contrast by up to 0.4 in 8 of 10 views; no colour, since grey has none"
+    hue = "grey has no colour to change" if channels == 1 else "alike in all channels, so hue and saturation stay"
+    because = f"as in UltraDINO: brightness and contrast by up to 0.4 in 8 of 10 views; {hue}"
     reasons.share(("views.jitter_probability", "views.brightness", "views.contrast"), because)
     because = (
         "as released with DINOv2's weights: never the first global view, nearly always the second, half of the locals"
@@ -148,7 +157,7 @@ def plan_views(
         global_scale=(between(0.15, 0.32, t, 3), between(0.6, 1.0, t, 3)),
         local_scale=(between(0.03, 0.05, t, 3), between(0.2, 0.32, t, 3)),
         aspect=(0.75, 4 / 3),
-        flip=reasons.keep("views.flip", flip_of_views(modality, tells_sides)),
+        flip=reasons.keep("views.flip", flip_of_views(modality, sided)),
         jitter_probability=0.8,
         brightness=0.4,
         contrast=0.4,
@@ -159,10 +168,10 @@ def plan_views(
     )
 
 
-def flip_of_views(modality: str, tells_sides: bool) -> Decision[Literal["none", "horizontal", "vertical"]]:
-    """Return how views are flipped."""
-    if tells_sides:
-        return "none", "a label speaks of left or right, and a mirrored image would say the opposite"
+def flip_of_views(modality: str, sided: Sequence[str]) -> Decision[Literal["none", "horizontal", "vertical"]]:
+    """Return how views are flipped. sided: labels that speak of left or right."""
+    if sided:
+        return "none", why_unmirrored(sided)
     if modality == "ultrasound":
         return "horizontal", (
             "the probe can be held either way round, but shadows and attenuation run down the image, so depth is no "

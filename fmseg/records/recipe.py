@@ -11,10 +11,13 @@ from pydantic import Field, model_validator
 
 from fmseg.errors import NotReady, UsageError
 from fmseg.records.record import Part
-from fmseg.records.settings import apply_settings
+from fmseg.records.settings import apply_settings, parse_setting
 from fmseg.registry import Registry
 
 Change = Callable[["Recipe"], "Recipe"]
+
+#: chosen so that a faint rest of what lies behind stays visible, as it was to whoever drew the label
+SHADOW_DARKNESS, SHADOW_WIDTH = (0.3, 0.8), (0.05, 0.2)
 
 
 class Augmentation(Part):
@@ -37,6 +40,13 @@ class Augmentation(Part):
     noise_std: float
     speckle_std: float
     blur_sigma_px: float
+    # left out of the file where they say nothing new, so that digests of older plans stand
+    #: share of the images over which an acoustic shadow falls
+    shadow_probability: float = Field(default=0.0, exclude_if=lambda value: not value)
+    #: range of the share of intensity that is lost in it
+    shadow_darkness: tuple[float, float] = Field(default=SHADOW_DARKNESS, exclude_if=lambda v: v == SHADOW_DARKNESS)
+    #: range of its width where it begins, as share of the image's width
+    shadow_width: tuple[float, float] = Field(default=SHADOW_WIDTH, exclude_if=lambda v: v == SHADOW_WIDTH)
 
 
 class UNetShape(Part):
@@ -144,20 +154,34 @@ def changed(**changes: Any) -> Change:
     return lambda planned: planned.evolve(**changes)
 
 
-recipes.add("upernet", changed(decoder="upernet"))
-# a frozen backbone needs no caution: ten times the learning rate, no averaging of few weights
-recipes.add(
-    "linear",
-    lambda planned: planned.evolve(
-        decoder="linear",
+#: learning rate of a random head on features that stay
+HEAD_RATE = 1e-3
+
+
+def frozen(recipe: Recipe) -> Recipe:
+    """Return a recipe whose backbone stays as it is, with what follows from that: no caution for it.
+
+    A linear decoder learns at ten times the rate, the head of classes at that of random weights. UPerNet is as random
+    as beside a backbone that learns, so it keeps the rate.
+    """
+    rates = {"linear": 10 * recipe.learning_rate, "class_head": HEAD_RATE, "attentive_head": HEAD_RATE}
+    return recipe.evolve(
         freeze_backbone=True,
-        learning_rate=10 * planned.learning_rate,
         layer_decay=1.0,
         drop_path=0.0,
-    ),
-)
-# the decoder is as random as beside a backbone that learns, so it keeps the learning rate
-recipes.add("upernet_frozen", changed(decoder="upernet", freeze_backbone=True, layer_decay=1.0, drop_path=0.0))
+        learning_rate=rates.get(recipe.decoder, recipe.learning_rate),
+    )
+
+
+def thawed(recipe: Recipe, planned: Recipe) -> Recipe:
+    """Return a recipe whose backbone learns, as carefully as planned."""
+    careful = {key: getattr(planned, key) for key in ("learning_rate", "layer_decay", "drop_path")}
+    return recipe.evolve(freeze_backbone=False, **careful)
+
+
+recipes.add("upernet", changed(decoder="upernet"))
+recipes.add("linear", lambda planned: frozen(planned.evolve(decoder="linear")))
+recipes.add("upernet_frozen", lambda planned: frozen(planned.evolve(decoder="upernet")))
 
 
 def whole_network(planned: Recipe, name: str, **changes: Any) -> Recipe:
@@ -209,11 +233,7 @@ def _probe(decoder: str, learned_by: str) -> Change:
 recipes.add("linear_probe", _probe("class_head", "grid"))
 recipes.add("logreg", _probe("class_head", "logreg"))
 recipes.add("knn", _probe("nearest_head", "neighbours"))
-# a random head on features that stay: the learning rate of random weights
-recipes.add(
-    "attentive_probe",
-    changed(decoder="attentive_head", freeze_backbone=True, learning_rate=1e-3, layer_decay=1.0, drop_path=0.0),
-)
+recipes.add("attentive_probe", lambda planned: frozen(planned.evolve(decoder="attentive_head")))
 recipes.add("resnet50", lambda planned: whole_network(planned, "resnet50"))
 recipes.add("efficientnetv2", lambda planned: whole_network(planned, "efficientnetv2"))
 
@@ -225,7 +245,8 @@ OF_BACKBONE = {"decoder", "freeze_backbone", "layer_decay", "drop_path"}
 def resolve(name: str, planned: Recipe, settings: dict[str, str]) -> Recipe:
     """Return the recipe ``name`` from the planned numbers, with ``--set`` settings applied.
 
-    Raises UnknownName for a recipe, UsageError for a setting that does not exist, does not fit or would do nothing.
+    Whether the backbone stays comes first, then what follows from it, then all other settings. Raises UnknownName for a
+    recipe, UsageError for a setting that does not exist, does not fit or would do nothing.
     """
     recipe = recipes[name](planned).evolve(name=name, unet_optimisation=None)
     if recipe.network != "unet":
@@ -235,4 +256,13 @@ def resolve(name: str, planned: Recipe, settings: dict[str, str]) -> Recipe:
         absent.add("decoder_channels")
     for key in sorted(absent.intersection(settings)):
         raise UsageError(f"--set {key}={settings[key]} would change nothing: the recipe {name} has no such part.")
-    return apply_settings(recipe, settings)
+    stays = parse_setting(settings.get("freeze_backbone", ""))
+    if isinstance(stays, bool) and stays != recipe.freeze_backbone:
+        recipe = frozen(recipe) if stays else thawed(recipe, planned)
+    found = apply_settings(recipe, settings)
+    if found.learned_by != "steps" and stays is False:
+        raise UsageError(
+            f"--set freeze_backbone=false would change nothing: the recipe {name} solves its head on features that "
+            "stay. Take one that learns by steps, such as finetune."
+        )
+    return found

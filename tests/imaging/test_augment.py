@@ -1,9 +1,12 @@
 """Augmentation: what must not change, and that image and label move together."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from fmseg.imaging.augment import AugmentationParameters, apply_augmentation, sample_augmentation
+from fmseg.imaging.augment import AugmentationParameters, Shadow, apply_augmentation, sample_augmentation
 from fmseg.records.recipe import Augmentation
 
 PLAN = Augmentation(
@@ -171,3 +174,110 @@ def test_a_plan_that_changes_nothing_draws_no_change():
     still = PLAN.evolve(warp_probability=0.0, intensity_probability=0.0, flip_horizontal=False)
     drawn = sample_augmentation(np.random.default_rng(5), still, SIZE)
     assert drawn == AugmentationParameters(noise_seed=drawn.noise_seed)
+
+
+SHADOW = Shadow(start_px=(16.0, 30.0), width=0.2, darkness=0.6, apex=1.0)
+SHADOWED = PLAN.evolve(shadow_probability=1.0)
+
+
+def lost(size=SIZE, label=None, **changes):
+    """Return the share of each pixel of a uniform image that a shadow takes, and the label map."""
+    shadow = Shadow(**({name: getattr(SHADOW, name) for name in SHADOW.__slots__} | changes.pop("shadow", {})))
+    image = np.full((1, *size), 0.5, np.float32)
+    plain, _ = apply_augmentation(image, label, AugmentationParameters(**changes), size)
+    canvas, labels = apply_augmentation(image, label, AugmentationParameters(**changes, shadow=shadow), size)
+    return np.divide(plain - canvas, plain, out=np.zeros_like(plain), where=plain > 0)[0], labels
+
+
+def test_a_shadow_never_brightens_and_leaves_the_label_and_all_beside_it():
+    label = np.random.default_rng(0).integers(0, 5, (96, 128)).astype(np.uint8)
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        drawn = sample_augmentation(rng, SHADOWED, (96, 128)).shadow
+        found, labels = lost((96, 128), label, shadow={name: getattr(drawn, name) for name in drawn.__slots__})
+        np.testing.assert_array_equal(labels, label)
+        assert found.min() == 0 and found.max() <= drawn.darkness + 1e-6
+        assert (found == 0).mean() > 0.4
+        above = math.floor(drawn.start_px[0]) - 10
+        assert not found[: max(0, above)].any()
+
+
+def test_a_shadow_runs_down_to_the_end_of_the_image_as_dark_as_planned():
+    found, _ = lost((200, 200), shadow={"start_px": (60.0, 99.5), "width": 0.1})
+    np.testing.assert_allclose(found[80:, 99], 0.6, atol=0.01)
+    assert not found[:50].any()
+    widths = (found > 0.3).sum(axis=1)[[80, 120, 190]]
+    # the beams meet 200 pixels above the image, and are 20 pixels apart 260 pixels below that; pixels they touch count
+    np.testing.assert_allclose(widths, [20 * (200 + row) / 260 for row in (80, 120, 190)], atol=2.5)
+
+
+@pytest.mark.parametrize("apex", [0.2, 1.0, 20.0])
+def test_a_shadow_follows_the_beams_from_a_curved_probe_to_a_straight_one(apex):
+    found, _ = lost((200, 200), shadow={"start_px": (20.0, 150.0), "width": 0.06, "apex": apex})
+    rows, columns = np.arange(200)[:, None], np.arange(200)[None]
+    middles = (found * columns).sum(axis=1)[40:100] / found.sum(axis=1)[40:100]
+    expected = 99.5 + 50.5 * (rows[40:100, 0] + 200 * apex) / (20 + 200 * apex)
+    inside = expected < 175
+    np.testing.assert_allclose(middles[inside], expected[inside], atol=1.5)
+    if apex == 20:
+        assert np.ptp(expected) < 1
+
+
+@pytest.mark.parametrize("change", [{"rotation_deg": 20.0}, {"scale": 0.8}, {"flip_horizontal": True}], ids=str)
+def test_a_shadow_turns_with_the_image(change):
+    """A straight shadow in the middle is where the image's own middle goes."""
+    column = np.zeros((1, 200, 200), np.float32)
+    column[..., 96:104] = 1
+    placed, _ = apply_augmentation(column, None, AugmentationParameters(**change), (200, 200))
+    found, _ = lost((200, 200), shadow={"start_px": (1.0, 100.0), "width": 0.04, "apex": 1000.0}, **change)
+    if "rotation_deg" in change:  # where the shadow begins is of the canvas: put it on the turned middle
+        start = (20.0, float((placed[0, 20] * np.arange(200)).sum() / placed[0, 20].sum()))
+        found, _ = lost((200, 200), shadow={"start_px": start, "width": 0.04, "apex": 1000.0}, **change)
+    covered = placed[0, 60:150] > 0.9
+    assert (found[60:150][covered] > 0.25).mean() > 0.95
+    assert (found[60:150] > 0.1).sum() < 3 * covered.sum()
+
+
+def test_a_window_has_the_shadow_of_the_whole_image():
+    origin = (40, 60)
+    image = np.full((1, 200, 200), 0.5, np.float32)
+    whole, _ = apply_augmentation(image, None, AugmentationParameters(shadow=SHADOW), (200, 200))
+    moved = Shadow((SHADOW.start_px[0] - 40, SHADOW.start_px[1] - 60), SHADOW.width, SHADOW.darkness, SHADOW.apex)
+    window, _ = apply_augmentation(image, None, AugmentationParameters(shadow=moved, origin=origin), (120, 120))
+    # edges are as soft as the canvas is large
+    same = np.isclose(whole[:, 40:160, 60:180], window, atol=0.02)
+    assert same.mean() > 0.9 and (window < 0.3).mean() == pytest.approx(
+        (whole[:, 40:160, 60:180] < 0.3).mean(), abs=0.03
+    )
+
+
+def test_black_stays_black_in_a_shadow_and_all_channels_are_in_it(sector):
+    image, label = sector
+    canvas, labels = apply_augmentation(image.repeat(3, 0), label, AugmentationParameters(shadow=SHADOW), SIZE)
+    assert (canvas[:, image[0] == 0] == 0).all() and (canvas < image).any()
+    np.testing.assert_array_equal(canvas, canvas[:1].repeat(3, 0))
+    np.testing.assert_array_equal(labels, label)
+
+
+def test_without_shadows_all_else_is_drawn_as_before_and_with_them_too():
+    plans = [PLAN, PLAN.evolve(shadow_darkness=(0.1, 0.2)), SHADOWED, PLAN.evolve(shadow_probability=0.3)]
+    drawn = []
+    for plan in plans:
+        rng = np.random.default_rng(8)
+        parameters = sample_augmentation(rng, plan, SIZE)
+        drawn.append((replace(parameters, shadow=None), rng.integers(2**32) if not plan.shadow_probability else None))
+    assert drawn[0] == drawn[1] and drawn[0][0] == drawn[2][0] == drawn[3][0]
+    rng = np.random.default_rng(9)
+    shadows = [sample_augmentation(rng, plans[3], SIZE).shadow for _ in range(2000)]
+    assert np.mean([shadow is not None for shadow in shadows]) == pytest.approx(0.3, abs=0.03)
+    found = [shadow for shadow in shadows if shadow]
+    assert min(s.darkness for s in found) >= 0.3 and max(s.darkness for s in found) <= 0.8
+    assert min(s.width for s in found) >= 0.05 and max(s.width for s in found) <= 0.2
+
+
+def test_equal_seeds_cast_equal_shadows(sector):
+    first, second = (
+        apply_augmentation(*sector, sample_augmentation(np.random.default_rng(6), SHADOWED, SIZE), SIZE)
+        for _ in range(2)
+    )
+    assert first[0].tobytes() == second[0].tobytes() and first[1].tobytes() == second[1].tobytes()

@@ -1,6 +1,6 @@
 import pytest
 
-from fmseg.planning.augmentation import mirror_axes_of, tells_sides
+from fmseg.planning.augmentation import mirror_axes_of, plan_augmentation
 from fmseg.planning.classification import careful_with_classes, mixing_of
 from fmseg.planning.finetuning import adapt_finetuning, predicted_fold_seconds
 from fmseg.planning.overview import EIGHT_GPUS, ONE_GPU, TWO_CORES
@@ -116,23 +116,28 @@ def test_every_recipe_can_be_made_of_the_plan(make_plans, machine):
     [
         (("head",), False),
         (("left ventricle", "right ventricle"), True),
-        (("LV_left",), True),
-        (("kidney-Right",), True),
+        (("kidney_L", "kidney_R", "liver"), True),
         (("cleft", "bright"), False),
     ],
 )
 def test_labels_of_left_and_right_forbid_mirroring(make_plans, names, sides):
-    assert tells_sides(scheme(*names)) == sides
     plans = make_plans(labels=scheme(*names))
     assert plans.mirror_axes == (() if sides else ("horizontal",))
     assert plans.pretraining.views.flip == ("none" if sides else "horizontal")
     assert plans.finetuning.augmentation.flip_horizontal == (not sides)
+    if sides:
+        keys = ("mirror_axes", "pretraining.views.flip", "finetuning.augmentation.flip_horizontal")
+        reasons = [reason.because for reason in plans.because if reason.key.endswith(keys)]
+        assert len(reasons) == 3
+        assert all(name in because for because in reasons for name in names[:2])
 
 
 def test_depth_is_never_mirrored_in_ultrasound(make_plans):
     plans = make_plans()
     assert not plans.finetuning.augmentation.flip_vertical
     assert plans.finetuning.augmentation.speckle_std > 0
+    assert plans.finetuning.augmentation.shadow_probability == pytest.approx(0.15)
+    assert plan_augmentation("ct", None)[0].shadow_probability == 0
     assert mirror_axes_of("microscopy", None)[0] == ("horizontal", "vertical")
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmseg.planning.budget import num_parameters, predict_cost
+from fmseg.planning.budget import memory_gb, num_parameters, predict_cost
 from fmseg.planning.fine_views import fine_recipe
 from fmseg.planning.ladder import RUNGS, default_budget_s, useful_samples
 from fmseg.planning.overview import EIGHT_GPUS, ONE_GPU, TWO_CORES
@@ -206,12 +206,22 @@ def test_half_precision_follows_the_device():
 
 
 @pytest.mark.parametrize(
-    ("modality", "tells_sides", "flip"),
-    [("ultrasound", False, "horizontal"), ("ultrasound", True, "none"), ("xray", True, "none")],
+    ("modality", "sided", "flip"),
+    [("ultrasound", (), "horizontal"), ("ultrasound", ("left lung",), "none"), ("xray", ("left lung",), "none")],
 )
-def test_views_are_flipped_where_that_gives_another_possible_image(modality, tells_sides, flip):
-    recipe, _ = plan_pretraining(corpus(100, modality=modality, tells_sides=tells_sides), TWO_CORES)
+def test_views_are_flipped_where_that_gives_another_possible_image(modality, sided, flip):
+    recipe, why = plan_pretraining(corpus(100, modality=modality, sided=sided), TWO_CORES)
     assert recipe.views.flip == flip
+    because = {reason.key: reason.because for reason in why}["pretraining.views.flip"]
+    assert all(name in because for name in sided)
+
+
+@pytest.mark.parametrize(("channels", "why"), [(1, "grey has no colour"), (3, "hue and saturation stay")])
+def test_the_reason_for_no_change_of_colour_fits_the_images(channels, why):
+    facts = corpus(100, channels=channels, mean=(0.2,) * channels, std=(0.2,) * channels)
+    _, reasons = plan_pretraining(facts, TWO_CORES)
+    (because,) = (each.because for each in reasons if each.key.endswith("views.contrast"))
+    assert why in because
 
 
 def test_useful_samples_grow_with_the_images_but_slower():
@@ -234,7 +244,9 @@ def test_pooled_facts_are_those_of_all_images_together():
     rng = np.random.default_rng(0)
     sets = [rng.uniform(0, 0.5, (30, 64)), rng.uniform(0.2, 1, (10, 64))]
     parts = [
-        corpus(len(pixels), mean=(float(pixels.mean()),), std=(float(pixels.std()),), tells_sides=index == 1)
+        corpus(
+            len(pixels), mean=(float(pixels.mean()),), std=(float(pixels.std()),), sided=("left lung", f"lung {index}")
+        )
         for index, pixels in enumerate(sets)
     ]
     pooled = pool_facts(parts)
@@ -242,4 +254,10 @@ def test_pooled_facts_are_those_of_all_images_together():
     assert pooled.num_images == 40
     assert pooled.mean[0] == pytest.approx(together.mean(), abs=1e-4)
     assert pooled.std[0] == pytest.approx(together.std(), abs=1e-4)
-    assert pooled.tells_sides
+    assert pooled.sided == ("left lung", "lung 0", "lung 1")
+
+
+def test_without_a_gpu_the_libraries_lie_in_the_same_memory_as_the_network():
+    recipe, _ = plan_pretraining(corpus(2_000_000), TWO_CORES)
+    cpu, mps, cuda = (memory_gb(recipe, 0, TWO_CORES.evolve(device=device)) for device in ("cpu", "mps", "cuda"))
+    assert cpu == mps == pytest.approx(cuda + 0.55)

@@ -53,6 +53,42 @@ def test_settings_win_over_the_recipe():
     assert (recipe.learning_rate, recipe.input_size, recipe.freeze_backbone) == (1e-5, (32, 48), False)
 
 
+#: what follows from a backbone that stays or learns, beside the decoder
+FOLLOWS = ("freeze_backbone", "learning_rate", "layer_decay", "drop_path")
+
+
+def follows(name, settings):
+    recipe = resolve(name, PLANNED.evolve(learning_rate=1e-4), settings)
+    return [getattr(recipe, key) for key in FOLLOWS]
+
+
+@pytest.mark.parametrize("freeze", ["true", "false"])
+@pytest.mark.parametrize(("one", "other"), [("upernet", "upernet_frozen"), ("finetune", "attentive_probe")])
+def test_recipes_differ_in_nothing_once_both_backbones_stay_or_both_learn(one, other, freeze):
+    settings = {"freeze_backbone": freeze}
+    assert follows(one, settings) == follows(other, settings) == follows(other if freeze == "true" else one, {})
+
+
+def test_a_linear_decoder_on_a_backbone_that_learns_is_as_careful_as_any():
+    assert follows("linear", {"freeze_backbone": "false"}) == follows("upernet", {})
+    assert follows("linear", {"freeze_backbone": "true"}) == follows("linear", {}) == [True, 1e-3, 1.0, 0.0]
+    # what else is typed comes last
+    typed = {"learning_rate": "0.3", "freeze_backbone": "false", "drop_path": "0.2"}
+    assert follows("linear", typed) == [False, 0.3, PLANNED.layer_decay, 0.2]
+
+
+@pytest.mark.parametrize("name", ["linear_probe", "logreg", "knn"])
+def test_heads_that_are_solved_need_features_that_stay(name):
+    with pytest.raises(UsageError, match="freeze_backbone=false would change nothing"):
+        resolve(name, PLANNED, {"freeze_backbone": "false"})
+
+
+def test_a_recipe_of_ones_own_keeps_its_rate_while_its_backbone_stays(monkeypatch):
+    monkeypatch.setitem(recipes._items, "own", changed(freeze_backbone=True, learning_rate=0.7))
+    assert resolve("own", PLANNED, {"freeze_backbone": "true"}).learning_rate == 0.7
+    assert resolve("own", PLANNED, {"freeze_backbone": "false"}).learning_rate == PLANNED.learning_rate
+
+
 def test_unknown_recipes_and_settings_are_answered_with_the_nearest():
     with pytest.raises(UnknownName, match="Did you mean 'upernet'"):
         resolve("upernett", PLANNED, {})
@@ -89,6 +125,15 @@ def test_numbers_of_classification_leave_files_and_digests_of_segmentation_as_th
     assert Recipe.parse(several.model_dump(mode="json"), "test") == several
     assert several.digest() != PLANNED.digest()
     assert several.evolve(mixup=0.0, class_weights=()).digest() == PLANNED.digest()
+
+
+def test_plans_without_shadows_load_and_keep_their_digest():
+    older = PLANNED.model_dump(mode="json")
+    assert not [key for key in older["augmentation"] if key.startswith("shadow")]
+    assert Recipe.parse(older, "test") == PLANNED and PLANNED.augmentation.shadow_probability == 0
+    shadowed = resolve("upernet", PLANNED, {"augmentation.shadow_probability": "0.15"})
+    assert Recipe.parse(shadowed.model_dump(mode="json"), "test") == shadowed
+    assert shadowed.digest() != resolve("upernet", PLANNED, {}).digest()
 
 
 def test_a_u_net_whose_numbers_do_not_fit_together_is_answered_with_them():
