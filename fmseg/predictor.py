@@ -1,7 +1,7 @@
 """One image at a time: the models that predict together, loaded once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -88,7 +88,8 @@ class Predictor:
         """Predict one image: an array, or a file (several, if each holds a channel).
 
         An array is (Y, X), or (Y, X, 3) for colours, or (C, Z, Y, X), in the type of the images that were trained on
-        (uint8 for most). spacing_mm: (y, x) or (z, y, x) of an array, where the models were trained in millimetres.
+        (uint8 for most). spacing_mm: (y, x) or (z, y, x), needed where the models were trained in millimetres, for
+        arrays and for files that have none; it goes before that of a file.
         Raises BadData, naming the mend, for what does not fit.
         """
         from fmseg.imaging.case import Case, Geometry
@@ -97,11 +98,17 @@ class Predictor:
         from fmseg.records.dataset import CaseFiles
 
         if isinstance(image, np.ndarray):
-            voxels = _voxels(image)
-            case = Case("image", voxels, Geometry(_spacing(spacing_mm), is_2d=image.ndim < 4))
+            case = Case("image", _voxels(image), Geometry(None, is_2d=image.ndim < 4))
         else:
             files = tuple(Path(each) for each in ([image] if isinstance(image, str | Path) else image))
             case = read_case(CaseFiles(files[0].name, files, None), self.networks.plans.reader)
+        if spacing_mm is not None:
+            case = replace(case, geometry=replace(case.geometry, spacing_mm=_spacing(spacing_mm)))
+        elif case.geometry.spacing_mm is None and self.networks.plans.preprocessing.size_mode == "spacing":
+            raise BadData(
+                f"{case.name}: the models were trained in mm, and this image has no pixel size. Give it to predict(), "
+                "in mm, as in spacing_mm=(0.12, 0.12)."
+            )
         if isinstance(self.networks, LabelMapPredictor):
             done = self.networks.predict_case(case)
             scheme = self.networks.scheme
@@ -124,9 +131,7 @@ def _voxels(image: np.ndarray) -> np.ndarray:
     raise BadData(f"An image of shape {image.shape}: give (Y, X), (Y, X, 3), or (C, Z, Y, X) with all four axes.")
 
 
-def _spacing(spacing_mm: Sequence[float] | None) -> tuple[float, float, float] | None:
-    if spacing_mm is None:
-        return None
+def _spacing(spacing_mm: Sequence[float]) -> tuple[float, float, float]:
     values = [1.0] * (3 - len(spacing_mm)) + [float(value) for value in spacing_mm]
     if len(values) != 3:
         raise UsageError(f"spacing_mm is (y, x) or (z, y, x), not {tuple(spacing_mm)}.")

@@ -96,6 +96,21 @@ def test_classes_of_whole_images(tmp_path):
     assert answer.probabilities[answer.classes[0]] == max(answer.probabilities.values())
 
 
+def test_models_in_mm_want_the_pixel_size_of_arrays_and_of_files_without_one(tmp_path):
+    place, run = Workspace.find(tmp_path), tiny_run.class_config()
+    in_mm = run.plans.preprocessing.evolve(size_mode="spacing", spacing_mm=(0.5, 0.5))
+    run = run.evolve(plans=run.plans.evolve(preprocessing=in_mm.model_dump()).model_dump(mode="json"))
+    tiny_run.write_run(place.results_of(NAME) / "finetune__plans" / "fold_0", run)
+    predictor, pixels = fmseg.Predictor.from_workspace(root=tmp_path), np.zeros((40, 40), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "scan.png")
+    answers = []
+    for image in (pixels, tmp_path / "scan.png"):
+        with pytest.raises(BadData, match="spacing_mm="):
+            predictor.predict(image)
+        answers.append(predictor.predict(image, spacing_mm=(0.5, 0.5)))
+    assert answers[0] == answers[1]
+
+
 def test_what_does_not_fit_is_told(home):
     predictor = fmseg.Predictor.from_workspace()
     with pytest.raises(BadData, match=r"give \(Y, X\)"):

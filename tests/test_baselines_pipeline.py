@@ -13,7 +13,7 @@ from fmseg.networks.classifier import classifiers
 from fmseg.networks.cnn import build_cnn
 from fmseg.records.run import RunConfig
 from fmseg.records.selection import Selection
-from fmseg.stages.train import planned_recipes
+from fmseg.stages.train import classification, planned_recipes, segmentation
 from fmseg.stages.train.fold import has_stalled
 from fmseg.workspace import Workspace
 
@@ -129,15 +129,59 @@ def test_probes_and_convolutions_tell_classes_with_the_same_commands(raw_classes
     assert type_(raw_classes, "train", "502", "fold0", "-r", "unet", *SHORT) != 0
 
 
-def test_patience_ends_a_run_early_with_the_best_weights(raw):
-    assert type_(raw, "plan_and_preprocess", "-d", "501", "-np", "0") == 0
-    early = ("--set", "iterations=40", "--set", "validation_interval=2", "--set", "patience=2")
-    rate = ("--set", "learning_rate=0.0", "--set", "batch_size=2", "--num-workers", "0")
-    assert type_(raw, "train", "501", "fold0", "-r", "linear", *early, *rate) == 0
-    fold = raw / "fmseg_results" / DATASET / "linear__fmsegPlans" / "fold_0"
+EARLY = (
+    "--set",
+    "iterations=40",
+    "--set",
+    "validation_interval=2",
+    "--set",
+    "patience=2",
+    "--set",
+    "learning_rate=0.0",
+)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_patience_ends_a_run_early_by_patients_that_it_neither_learns_from_nor_is_scored_on(
+    raw_dataset, tmp_path, task, monkeypatch
+):
+    raw_dataset(DATASET, task=task, num_patients=8, images_per_patient=2)
+    lesson, name = {"segmentation": (segmentation, "validate"), "classification": (classification, "validate_classes")}[
+        task
+    ]
+    looked_at, validate = [], getattr(lesson, name)
+
+    def look(model, config, store, cases, *rest):
+        looked_at.append(set(cases))
+        return validate(model, config, store, cases, *rest)
+
+    monkeypatch.setattr(lesson, name, look)
+    learned_from, fit = [], lesson.fit_task
+    monkeypatch.setattr(
+        lesson,
+        "fit_task",
+        lambda fold, task, samples, *rest: learned_from.append(rest[0]) or fit(fold, task, samples, *rest),
+    )
+    assert type_(tmp_path, "plan_and_preprocess", "-d", "501", "-np", "0") == 0
+    recipe = "linear" if task == "segmentation" else "finetune"
+    rest = ("--set", "batch_size=2", "--set", "validation_cases=99", "--num-workers", "0")
+    assert type_(tmp_path, "train", "501", "fold0", "-r", recipe, *EARLY, *rest) == 0
+    fold = tmp_path / "fmseg_results" / DATASET / f"{recipe}__fmsegPlans" / "fold_0"
     steps = [json.loads(line)["step"] for line in (fold / "metrics.jsonl").read_text().splitlines()]
     assert max(steps) < 40
     assert (fold / "model.safetensors").read_bytes() == (fold / "model_best.safetensors").read_bytes()
+    config = RunConfig.load(fold / "run.json")
+    watched = set(config.watched)
+    assert watched and all(cases == watched for cases in looked_at)
+    assert watched < set(config.cases.train) and not watched & set(config.cases.val)
+    assert not {case[:3] for case in watched} & {case[:3] for case in set(config.cases.train) - watched}
+    assert learned_from == [len(config.cases.train) - len(watched)]
+
+
+def test_patience_with_too_few_patients_is_refused(raw, capfd):
+    assert type_(raw, "plan_and_preprocess", "-d", "501", "-np", "0") == 0
+    assert type_(raw, "train", "501", "fold0", "-r", "linear", *EARLY, "--num-workers", "0") == 2
+    assert "patience" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

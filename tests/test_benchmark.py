@@ -17,7 +17,9 @@ from fmseg.errors import BadData, Busy
 from fmseg.records.benchmark import BenchmarkScore
 from fmseg.records.protocol import PRESETS, Protocol, find_preset, read_protocol
 from fmseg.records.run import RunConfig
-from fmseg.stages.benchmark import plan_runs
+from fmseg.stages.benchmark import extended, plan_runs
+from fmseg.stages.benchmark.runs import open_setting
+from fmseg.workspace import Workspace
 
 DATASET = "Dataset501_Discs"
 PROTOCOL = """
@@ -134,7 +136,9 @@ def test_a_published_protocol_runs_once_its_dataset_is_there(raw_dataset, tmp_pa
     cv2.imwrite(str(label), np.minimum(cv2.imread(str(label), cv2.IMREAD_UNCHANGED), 1))
     assert type_command("--root", str(tmp_path), "plan_and_preprocess", "-d", "504", "-np", "0") == 0
     runs = plan_runs(workspace, find_preset("jnu_ifm"), "fmsegPlans")
-    assert [run.split for run in runs] == [0, 1, 2, 3, 4] and {run.recipe for run in runs} == {"upernet"}
+    assert [(run.split, run.recipe) for run in runs] == [
+        (split, recipe) for split in range(5) for recipe in ("upernet", "unet")
+    ]
     for run in runs:
         assert len({patient(case) for case in run.work.cases.train}) == 4
         assert "P04_2" not in (*run.work.cases.train, *run.work.cases.val)
@@ -150,17 +154,34 @@ def test_the_normal_job_sees_nothing_of_it(root, capsys):
     assert said(capsys)[0]["state"] == "prepared"
 
 
-def test_another_plan_is_told_and_fresh_runs_that_alone_again(root, capsys):
+@pytest.mark.parametrize("what", ["plans", "recipe", "labels"])
+def test_another_plan_is_told_and_fresh_runs_that_alone_again(root, capsys, what):
     options = ("-d", "501", "-r", "linear", "--set", "iterations=1", "--splits", "2", "--test", "0.3")
     assert benchmark(root, *options) == 0
     (stale,) = (root / "fmseg_results/benchmark/runs").glob("**/split_1/run.json")
     config = RunConfig.load(stale)
-    config.evolve(plans=config.plans.evolve(mirror_axes=()).model_dump(mode="json")).save(stale)
+    others = {
+        "plans": config.plans.evolve(mirror_axes=()).model_dump(mode="json"),
+        "recipe": config.recipe.evolve(learning_rate=0.5).model_dump(mode="json"),
+        "labels": "those before they were mended",
+    }
+    config.evolve(**{what: others[what]}).save(stale)
     capsys.readouterr()
     assert benchmark(root, *options) == 2
-    assert "1 runs were trained under another plan" in capsys.readouterr().err
+    assert "1 runs were trained under other plans or numbers" in capsys.readouterr().err
     assert benchmark(root, *options, "--fresh", "--json") == 0
     assert said(capsys)["trained"] == 1
+
+
+def test_runs_of_classes_are_what_was_foretold_of_them(raw_dataset, tmp_path, capsys):
+    raw_dataset("Dataset502_Planes", task="classification", num_patients=6)
+    assert type_command("--root", str(tmp_path), "plan_and_preprocess", "-d", "502", "-np", "0") == 0
+    options = ("-d", "502", "-r", "finetune", "linear_probe", "--regime", "n=4", "full", "--splits", "1", "--json")
+    capsys.readouterr()
+    assert benchmark(tmp_path, *options, "--set", "iterations=2") == 0
+    assert said(capsys)["trained"] == 4
+    assert benchmark(tmp_path, *options, "--set", "iterations=2") == 0  # nothing of it counts as out of date
+    assert said(capsys)["trained"] == 0
 
 
 def test_a_cohort_is_a_second_test_without_what_was_trained_on(root, raw_dataset, capsys):
@@ -253,7 +274,7 @@ def test_a_run_that_another_process_is_at_is_left_to_it(root, capsys, monkeypatc
         ("starts: [nobody]\nstudies: [{dataset: 501}]", "nobody"),
         ("studies: [{dataset: 577}]", "577"),
         ("studies: [{dataset: 501, cohorts: 501}]", "is no cohort"),
-        ("settings: {patience: 2}\nstudies: [{dataset: 501, recipes: linear}]", "patience would choose"),
+        ("settings: {patience: 2}\nstudies: [{dataset: 501, recipes: linear}]", "patience learns from fewer"),
         ("studies: [{dataset: 501, recipes: linear}, {dataset: 501, recipes: linear, test: 0.3}]", "asked for twice"),
         ("studies: 501", "'studies' must be a list"),
         ("studies: [", "not valid YAML"),
@@ -270,6 +291,30 @@ def test_a_wrong_protocol_is_refused_before_anything_runs(text, problem, root, c
 def test_options_that_a_protocol_would_overrule_are_refused(root, capsys):
     assert benchmark(root, str(root / "few.yaml"), "--set", "iterations=3", "--splits", "5") == 2
     assert "--splits, --set would change nothing" in " ".join(capsys.readouterr().err.split())
+
+
+def test_recipes_and_cohorts_that_are_typed_add_to_each_study_of_a_protocol(root, raw_dataset, capsys):
+    def planned(*options):
+        assert benchmark(root, str(root / "few.yaml"), "--dry-run", "--json", *options) == 0
+        return {(run["recipe"], run["regime"], run["split"]) for run in said(capsys)["runs"]}
+
+    raw_dataset("Dataset502_Elsewhere", num_patients=2)
+    before = planned()
+    after = planned("-r", "unet", "linear", "--cohort", "502", "Dataset502_Elsewhere")
+    assert after == before | {("unet", regime, split) for _, regime, split in before}
+    asked = {"recipes": ["unet", "linear", "finetune"], "cohorts": ["502"], "plans_name": "fmsegPlans"}
+    workspace = Workspace.find(root)
+    study = extended(workspace, read_protocol(root / "few.yaml").studies[0], **asked)
+    # what is there keeps its settings, what is new is as planned, and what is of another task is left out
+    assert set(study.recipes) == {"linear", "unet"} and study.recipes["linear"] and not study.recipes["unet"]
+    assert open_setting(workspace, study.evolve(cohorts=("502", "Elsewhere")), "fmsegPlans").cohorts == (
+        "Dataset502_Elsewhere",
+    )
+    # a study that names no recipes has those of the plan, and more
+    study = extended(workspace, study.evolve(recipes={}), ["linear"], [], "fmsegPlans")
+    assert set(study.recipes) == {"upernet", "unet", "linear"}
+    assert benchmark(root, str(root / "few.yaml"), "-r", "finetune") == 2
+    assert "finetune" in capsys.readouterr().err
 
 
 def test_the_protocol_of_the_docs_is_one(tmp_path):

@@ -1,6 +1,7 @@
 """Several processes do one job: as torchrun starts them, and as ``--gpus`` does."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -22,6 +23,23 @@ LONG = ("pretrain", "--set", "iterations=4000", "--set", "batch_size=8", "--chec
 #: seconds that a scheduler gives
 NOTICE_S = 30
 QUIET = {"stderr": subprocess.PIPE, "text": True}
+#: the second process is on another machine, whose network disk shows it late what the first one writes
+BLIND = """
+import os
+from pathlib import Path
+
+if os.environ.get("RANK") == "1":
+    exists, read = Path.exists, Path.read_bytes
+    late = ("run.json", "finished.json", "memory.json")
+
+    def read_bytes(path):
+        if path.name in late:
+            raise FileNotFoundError(path)
+        return read(path)
+
+    Path.exists = lambda path, **options: path.name not in late and exists(path, **options)
+    Path.read_bytes = read_bytes
+"""
 
 
 @pytest.mark.slow
@@ -33,6 +51,17 @@ def test_two_processes_train_all_folds_and_one_of_them_chooses(raw):
     assert len(list(results.glob("*__*/fold_*/finished.json"))) == 3
     assert (results / "selection.json").exists()
     assert result.stdout.count("Out-of-fold Dice of all candidates") == 1
+
+
+@pytest.mark.slow
+def test_what_one_process_has_written_need_not_be_seen_by_the_others(raw, monkeypatch):
+    (raw / "blind.py").write_text(BLIND)
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ.get('PYTHONPATH', '')}:{raw}")
+    done(fmseg(raw, "plan_and_preprocess", "-d", "501"))
+    flags = ("--gpus", "2", "--num-workers", "0", "--plugin", "blind")
+    for typed in (PRETRAIN, TRAIN):
+        for _ in "12":  # at the second time it is finished
+            done(fmseg(raw, *typed, *flags))
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from fmseg.records.protocol import FOLDS, NUM_SPLITS, Protocol, find_preset, rea
 from fmseg.reporting.benchmark_text import table_rows
 from fmseg.stages.benchmark import (
     BenchmarkRun,
+    extended,
     fitting_recipes,
     is_done,
     need_current,
@@ -130,15 +131,16 @@ def _ahead(session: Session, runs: Sequence[BenchmarkRun]) -> Output:
 
 
 def protocol_of(session: Session, asked: Asked) -> Protocol:
-    """Return the protocol of a file or preset, or that of the options; ``--start`` and ``-d`` stand above a file."""
+    """Return the protocol of a file or preset, or that of the options.
+
+    ``--start`` and ``-d`` stand above a file; ``-r`` and ``--cohort`` add to each of its studies.
+    """
     if asked.protocol is None:
         return _typed(session, asked)
     of_studies = {
-        "-r": asked.recipes,
         "--regime": asked.regimes,
         "--splits": asked.splits,
         "--test": asked.test,
-        "--cohort": asked.cohorts,
         "--set": asked.settings,
     }
     if typed := [option for option, value in of_studies.items() if value]:
@@ -148,11 +150,16 @@ def protocol_of(session: Session, asked: Asked) -> Protocol:
         )
     path = Path(asked.protocol)
     found = read_protocol(path) if path.suffix in (".yaml", ".yml") else find_preset(asked.protocol)
-    studies = found.model_dump(mode="json")["studies"]
+    studies = list(found.studies)
     if asked.datasets:
         if len(studies) != 1 or len(asked.datasets) != 1:
             raise UsageError(f"-d names the dataset of a protocol of one study; {asked.protocol} has {len(studies)}.")
-        studies[0]["dataset"] = asked.datasets[0]
+        studies = [studies[0].evolve(dataset=asked.datasets[0])]
+    if asked.recipes or asked.cohorts:
+        more = (asked.recipes, asked.cohorts, asked.plans)
+        studies = [extended(session.workspace, study, *more) for study in studies]
+        if unused := [name for name in asked.recipes if not any(name in study.recipes for study in studies)]:
+            raise UsageError(f"{', '.join(unused)}: no study of the protocol {asked.protocol} has the task for that.")
     changes = {"studies": studies, "starts": asked.starts or found.starts, "name": asked.name or found.name}
     return found.evolve(**changes)
 

@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from fmseg._version import __version__
 from fmseg.console import messages, print_json, print_line, print_table, printable, set_up_logging
-from fmseg.errors import EnvironmentProblem, FmsegError
+from fmseg.errors import EnvironmentProblem, FmsegError, Interrupted, is_out_of_memory
 from fmseg.files import DISK_TROUBLE
 from fmseg.registry import load_plugins
 from fmseg.workspace import Workspace
@@ -28,6 +28,9 @@ from fmseg.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 JOB = "The whole job: fmseg plan_and_preprocess -d 501; fmseg pretrain; fmseg train 501; fmseg predict -i in -o out"
+
+#: commands that with --fresh forget all that they have done
+RUNS = ("train", "pretrain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +209,7 @@ def execute(function: Callable[..., Output], settings: dict[str, Any], values: d
             raise
         if settings["debug"]:
             traceback.print_exc()
-        return _report(error, settings["json"])
+        return _report(error, settings["json"], starts_over=function.__name__ in RUNS and values["fresh"])
     if output.is_told:
         return output.exit_code
     if settings["json"]:
@@ -216,7 +219,7 @@ def execute(function: Callable[..., Output], settings: dict[str, Any], values: d
     return output.exit_code
 
 
-def _report(error: BaseException, as_json: bool) -> int:
+def _report(error: BaseException, as_json: bool, *, starts_over: bool = False) -> int:
     error = _recognised(error)
     code = error.exit_code if isinstance(error, FmsegError) else 1
     text = str(error)
@@ -228,6 +231,8 @@ def _report(error: BaseException, as_json: bool) -> int:
             f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno}). "
             "This is a fault of fmseg: please report it with the output of --debug."
         )
+    if starts_over and isinstance(error, Interrupted | KeyboardInterrupt):
+        text += " Leave out --fresh then: with it, everything begins anew."
     text = printable(text)
     messages.print("error:", style="bold red", end=" ")
     messages.print(text, markup=False, soft_wrap=True)
@@ -242,7 +247,7 @@ def _recognised(error: BaseException) -> BaseException:
     if isinstance(error, OSError) and error.errno in refusals:
         where = error.filename or "a file"
         return EnvironmentProblem(f"{where}: {error.strerror}. Mend that, then run the same command again.")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return EnvironmentProblem(f"Out of memory ({error}). Type --set batch_size=... with half the planned number.")
     if _is_of_another_rank(error):
         return EnvironmentProblem(

@@ -1,6 +1,7 @@
 """The commands that learn and predict: pretrain, train, find_best, predict, evaluate, demo."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -130,37 +131,39 @@ def train(
     fresh: Fresh = False,
 ) -> Output:
     """Train one fold, or every fold and choose the best; goes on where it was stopped."""
-    from fmseg.stages.train import TrainOptions, num_folds, planned_recipes
+    from fmseg.stages.train import TrainOptions, forget, num_folds, planned_recipes
     from fmseg.stages.train import train as learn
 
-    workspace = session.workspace
-    (name,) = dataset_names(workspace, [dataset])
+    (name,) = dataset_names(session.workspace, [dataset])
     if session.dry_run:
-        return would([workspace.prepared(name)], [workspace.results_of(name)])
+        return would([session.workspace.prepared(name)], [session.workspace.results_of(name)])
     start = start_from(session, init)
     if must_launch(gpus):
         return launched(gpus)
-    recipes = [recipe] if recipe else planned_recipes(workspace, name, plans, start)[: 1 if fold else None]
-    folds = [parse_fold(fold)] if fold is not None else list(range(num_folds(workspace, name)))
+    recipes = [recipe] if recipe else planned_recipes(session.workspace, name, plans, start)[: 1 if fold else None]
+    folds = [parse_fold(fold)] if fold is not None else list(range(num_folds(session.workspace, name)))
     rows: list[tuple[object, ...]] = []
     measure = "score"
-    for each in recipes:
-        options = TrainOptions(
+    ways = [
+        TrainOptions(
             plans=plans,
             recipe=each,
             init=start,
             settings=parse_settings(settings),
             num_workers=workers,
             checkpoint_minutes=checkpoint_minutes,
-            fresh=fresh,
             deterministic=deterministic,
             plugins=session.plugins,
         )
-        for number in folds:
-            scores = learn(workspace, name, number, options)
-            if scores is not None:
-                measure, found = scores.headline
-                rows.append((each, number, len(scores.cases), found.mean, found.low, found.high))
+        for each in recipes
+    ]
+    for options in ways if fresh else ():
+        forget(session.workspace, name, folds, options)
+    for options, number in product(ways, folds):
+        scores = learn(session.workspace, name, number, options)
+        if scores is not None:
+            measure, found = scores.headline
+            rows.append((options.recipe, number, len(scores.cases), found.mean, found.low, found.high))
     if not is_speaker():
         return Output(None)  # one process chooses and reports
     columns = ("recipe", "fold", "cases", measure, "from", "to")
@@ -242,7 +245,14 @@ def evaluate(
     if session.dry_run:
         return would([input, *([labels] if labels else [])], [input / "summary.json"])
     scores = score(session.workspace, name, input, labels)
-    return Output(scores.model_dump(mode="json"), lambda: print_table("Scores", *scores.table()))
+    num_patients = len({case.patient for case in scores.cases})
+    rows = [(measure, value.mean, value.low, value.high) for measure, value in scores.intervals.items()]
+
+    def show() -> None:
+        print_table("Scores", *scores.table())
+        print_table(f"95 % intervals over {num_patients} patients", ("measure", "mean", "from", "to"), rows)
+
+    return Output(scores.model_dump(mode="json"), show)
 
 
 @command("demo", example="fmseg demo")

@@ -1,5 +1,7 @@
 """The command that tells a difference from noise."""
 
+from itertools import takewhile
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,7 +39,20 @@ def compare(
     value = dict(zip(columns, row, strict=True)) | {"verdict": verdict, "within_noise": found.is_noise}
 
     def show() -> None:
-        print_table(f"{second} beside {first}", columns, [row])
-        print_line(f"{verdict[0].upper()}{verdict[1:]}.")
+        one, other = short_names(first, second)
+        shown = [{first: one, second: other}.get(column, column) for column in columns]
+        said = found.verdict(one, other)
+        print_table(f"{other} beside {one}", shown, [row])
+        print_line(f"{said[0].upper()}{said[1:]}.")
 
     return Output(value, show)
+
+
+def short_names(first: str, second: str) -> tuple[str, str]:
+    """Return two runs as a table can hold them: of folders, what sets them apart."""
+    parts = [Path(first).parts, Path(second).parts]
+    for _ in range(2):  # what they begin with, then what they end with
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*parts, strict=False)))
+        parts = [way[shared:][::-1] for way in parts]
+    one, other = (str(Path(*way)) if way else "" for way in parts)
+    return (one, other) if one and other else (first, second)

@@ -53,6 +53,7 @@ def pool_facts(
         num_patients=len(pool.patients),
         patient_source=patient_source,
         patients_declared=patients_declared,
+        patient_unit=dataset.declaration.patient_unit,
         is_3d=bool((shapes[:, 0] > 1).any()),
         median_size=_pair(np.rint(np.median(shapes[:, 1:], axis=0))),
         min_size=_pair(shapes[:, 1:].min(axis=0)),

@@ -43,7 +43,8 @@ def prepared_size(
     if target is None or spacing_yx is None:
         raise BadData(
             "The plan resamples to a pixel size in mm, but this image has none. Use files that carry it (.nii.gz, "
-            ".mha, .nrrd), or plan anew with all images in the dataset."
+            ".mha, .nrrd), write it into spacings.csv beside the images (case,spacing_mm), or plan anew with all "
+            "images in the dataset."
         )
     return (
         max(1, int(height * spacing_yx[0] / target[0] + 0.5)),
@@ -78,7 +79,11 @@ def with_neighbours(prepared: Array, count: int) -> Array:
 
 def prepare_label(labels: Array, geometry: Geometry, preprocessing: Preprocessing) -> Array:
     """Turn a label map (Z, Y, X) into (Z, h, w): uint8, or int16 if a value is above 255."""
-    size = _size_of(labels.shape[1:], geometry, preprocessing)
+    return scale_label(labels, _size_of(labels.shape[1:], geometry, preprocessing))
+
+
+def scale_label(labels: Array, size: tuple[int, int]) -> Array:
+    """Turn a label map (Z, Y, X) into (Z, *size): uint8, or int16 if a value is above 255."""
     dtype = np.int16 if labels.max(initial=0) > 255 else np.uint8
     return np.stack([_resize_labels(plane.astype(dtype), size) for plane in labels])
 

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from fmseg.errors import EnvironmentProblem, FmsegError, UsageError
-from fmseg.imaging.case import Array, BadFile, Case, Geometry, is_grey
+from fmseg.imaging.case import Array, BadFile, Case, Geometry, Spacing, is_grey
 from fmseg.imaging.readers_2d import ImageReader
 from fmseg.imaging.readers_dicom import DicomReader
 from fmseg.imaging.readers_npy import ArrayReader
@@ -26,7 +26,7 @@ from fmseg.registry import Registry
 
 T = TypeVar("T")
 
-__all__ = ["Reader", "is_grey", "read_case", "read_label", "readers", "write_label"]
+__all__ = ["Reader", "is_grey", "read_case", "read_label", "read_reference", "readers", "write_label"]
 
 NNUNET_NAMES = {"NaturalImage2DIO": "image", "SimpleITKIO": "volume", "NibabelIO": "volume"}
 
@@ -81,9 +81,7 @@ def read_case(files: CaseFiles, reader: str | None = None) -> Case:
         notes += more
     if len(parts) > 1:
         voxels = np.concatenate([part[0] for part in parts])
-    if files.spacing_mm is not None:
-        depth_mm = geometry.spacing_mm[0] if geometry.spacing_mm else 1.0
-        geometry = replace(geometry, spacing_mm=(depth_mm, *files.spacing_mm))
+    geometry = replace(geometry, spacing_mm=_declared_spacing(files, geometry))
     return Case(files.name, voxels, geometry, notes)
 
 
@@ -104,6 +102,26 @@ def read_label(path: Path, reader: str | None = None) -> tuple[Array, Geometry]:
         mend = "Label maps hold whole numbers. Export it again without interpolation."
         raise BadFile(path, f"the label map holds the value {wrong:g}", mend)
     return whole.astype(np.int32), geometry
+
+
+def read_reference(files: CaseFiles, reader: str | None = None) -> tuple[Array, Spacing]:
+    """Return a case's label map (Z, Y, X) and its pixel size: that of spacings.csv, its own, or its image's.
+
+    The image is opened only where the label map knows no size and the image, of another format, may.
+    """
+    assert files.label is not None
+    labels, geometry = read_label(files.label, reader)
+    spacing = _declared_spacing(files, geometry)
+    if spacing is None and _reader_for(files.images[0], reader) is not _reader_for(files.label, reader):
+        spacing = read_case(files, reader).geometry.spacing_mm
+    return labels, spacing
+
+
+def _declared_spacing(files: CaseFiles, geometry: Geometry) -> Spacing:
+    """Return the pixel size of spacings.csv; without one, that of the file."""
+    if files.spacing_mm is None:
+        return geometry.spacing_mm
+    return (geometry.spacing_mm[0] if geometry.spacing_mm else 1.0, *files.spacing_mm)
 
 
 def read_patient(files: CaseFiles, salt: bytes, reader: str | None = None) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from fmseg.imaging.decode import decide, shown_classes
 from fmseg.inference.calibration import calibration_error
-from fmseg.inference.scoring import draw_patients, interval
+from fmseg.inference.scoring import draw_patients, interval, share_higher
 from fmseg.records.labels import SEPARATOR, ClassScheme
 from fmseg.records.scores import ClassificationScores, ClassifiedCase, ClassMeasures, Interval
 
@@ -89,8 +89,7 @@ def share_of_draws_better(
 ) -> float:
     """Return the share of patient draws in which ``one`` has the higher macro F1. one, other: probabilities (N, K)."""
     draws, truth = draw_patients(patients), targets > 0.5
-    first, second = (macro_f1_of_draws(truth, decide(each, scheme), patients, draws) for each in (one, other))
-    return float(np.mean(first > second))
+    return share_higher(*(macro_f1_of_draws(truth, decide(each, scheme), patients, draws) for each in (one, other)))
 
 
 def macro_f1_of_draws(truth: np.ndarray, decided: np.ndarray, patients: Sequence[str], draws: np.ndarray) -> np.ndarray:

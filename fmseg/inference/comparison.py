@@ -78,10 +78,12 @@ def compare(first: AnyScores, second: AnyScores) -> Comparison:
 
 
 def _values(cases: Sequence, scores: AnyScores, patients: Sequence[str], draws: np.ndarray) -> np.ndarray:
-    """Return the headline for each draw of the patients: (D,)."""
+    """Return the headline for each draw of the patients: (D,), NaN where no class occurs. draws: all, then D - 1."""
     if isinstance(scores, Scores):
         found: Sequence[CaseScore] = cases
-        return mean_over_classes(column_means(dice_table(found), patients, draws))
+        means = column_means(dice_table(found), patients, draws)
+        # the set as it is comes first
+        return np.append(mean_over_classes(means[:1]), mean_over_classes(means[1:], nothing=np.nan))
     told: Sequence[ClassifiedCase] = cases
     truth, decided = (
         np.array([[name in split_classes(text) for name in scores.classes] for text in texts])

@@ -1,6 +1,6 @@
 """Predictions of cases that a network was not trained on: during training, and at the end of a fold."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +12,10 @@ from torch import nn
 from fmseg.console import track
 from fmseg.errors import BadData
 from fmseg.files import natural_key, write_json
-from fmseg.imaging.case import Geometry
 from fmseg.imaging.decode import labels_from_probabilities
 from fmseg.imaging.metrics import background_counts, score_case
 from fmseg.imaging.prepare import restore
-from fmseg.imaging.readers import read_label
+from fmseg.imaging.readers import read_reference
 from fmseg.inference.ensemble import dice_of_case, mean_dice
 from fmseg.inference.members import Member, scheme_of
 from fmseg.inference.pipeline import NUM_THREADS, map_ahead
@@ -85,7 +84,8 @@ def predict_fold(
         scheme_of(config),
         patients=patients,
     )
-    save_scores(scores, folder)
+    files = {name: (labelled[name].label or Path(), folder / f"{name}{ENDING}") for name in names}
+    save_scores(scores, folder, scheme_of(config), files)
     return scores
 
 
@@ -106,16 +106,14 @@ def score_cases(
     predict: (case, shape (Z, Y, X) of its label map) -> labels. Cases without a patient count as their own.
     Raises BadData naming the label map that does not fit its prediction or holds an undeclared value.
     """
-    unit = distance_unit([case.label for case in cases if case.label is not None])
+    unit = distance_unit(cases)
 
     def scored(case: CaseFiles) -> CaseScore:
-        assert case.label is not None
-        reference, geometry = read_label(case.label)
-        spacing = geometry.spacing_mm if unit == "mm" else None
+        reference, spacing = read_reference(case)
         depth, height, width = reference.shape
         labels = predict(case, (depth, height, width))
         try:
-            found = score_case(labels, reference, scheme, spacing, NSD_TOLERANCE)
+            found = score_case(labels, reference, scheme, spacing if unit == "mm" else None, NSD_TOLERANCE)
             background = background_counts(labels, reference, scheme)
         except BadData as error:
             raise BadData(f"{case.label}: {error}") from error
@@ -127,16 +125,15 @@ def score_cases(
         return score(list(track(rows, "score", len(cases))), distance_unit=unit)
 
 
-def distance_unit(label_paths: Sequence[Path]) -> str:
-    """Return "mm" if every label map knows its spacing, else "px": one set is measured in one unit."""
-    geometries: Iterator[Geometry] = (read_label(path)[1] for path in label_paths)
-    return "mm" if all(geometry.spacing_mm is not None for geometry in geometries) else "px"
+def distance_unit(cases: Iterable[CaseFiles]) -> str:
+    """Return "mm" if the pixel size of every labelled case is known, else "px": one set is measured in one unit."""
+    return "mm" if all(case.spacing_mm or read_reference(case)[1] for case in cases) else "px"
 
 
-def save_scores(scores: Scores, folder: Path) -> None:
-    """Write scores.json, and summary.json with nnU-Net's keys."""
+def save_scores(scores: Scores, folder: Path, scheme: LabelScheme, files: Mapping[str, tuple[Path, Path]]) -> None:
+    """Write scores.json, and summary.json as nnU-Net does. files: case -> its label map and its prediction."""
     scores.save(folder / "scores.json")
-    write_json(folder / "summary.json", scores.summary())
+    write_json(folder / "summary.json", scores.summary(scheme, files))
 
 
 def _predicted(

@@ -16,6 +16,8 @@ from fmseg.records.labels import SEPARATOR, LabelScheme
 from fmseg.records.seen import Seen, Sight
 from fmseg.records.tables import read_rows
 
+#: beside the table: which models, and what their outputs mean
+CARD = "predict.json"
 FIXED = ("case", "file", "confidence", "disagreement")
 #: begins the names of the columns of probabilities
 PROBABILITY = "probability_"

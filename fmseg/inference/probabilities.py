@@ -36,17 +36,33 @@ def load_probabilities(path: Path) -> np.ndarray:
     return load_levels(path).astype(np.float32) / np.float32(255)
 
 
+def stored_shape(path: Path) -> tuple[int, int, int, int]:
+    """Return the shape (K, Z, h, w) of stored probabilities, without unpacking them.
+
+    Raises BadData for a damaged or missing file.
+    """
+    try:
+        with open(path, "rb") as file:
+            magic, outputs, slices, height, width = _HEADER.unpack(file.read(_HEADER.size))
+    except (OSError, struct.error) as error:
+        raise _unreadable(path) from error
+    if magic != _MAGIC:
+        raise _unreadable(path)
+    return outputs, slices, height, width
+
+
 def load_levels(path: Path) -> np.ndarray:
     """Return the stored 8-bit levels (K, Z, h, w). Raises BadData for a damaged or missing file."""
     import blosc2
 
-    problem = f"{path}: there are no readable probabilities in it. Remove it and train that fold again."
+    shape = stored_shape(path)
     try:
         content = path.read_bytes()
-        magic, *shape = _HEADER.unpack_from(content)
-        if magic != _MAGIC:
-            raise BadData(problem)
         values = blosc2.decompress2(content[_HEADER.size :], nthreads=1)
         return np.frombuffer(values, dtype=np.uint8).reshape(shape)
-    except (OSError, struct.error, RuntimeError, ValueError) as error:
-        raise BadData(problem) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _unreadable(path) from error
+
+
+def _unreadable(path: Path) -> BadData:
+    return BadData(f"{path}: there are no readable probabilities in it. Remove it and train that fold again.")

@@ -51,7 +51,9 @@ def score(cases: Sequence[CaseScore], *, distance_unit: str, nsd_tolerance: floa
     return Scores(
         cases=tuple(cases),
         mean=mean,
-        foreground_dice=interval(float(foreground), mean_over_classes(column_means(dice, patients, draws))),
+        foreground_dice=interval(
+            float(foreground), mean_over_classes(column_means(dice, patients, draws), nothing=np.nan)
+        ),
         pooled_foreground_dice=float(mean_over_classes(np.array([pooled[name] for name in names]))),
         pooled_dice_with_background=float(mean_over_classes(np.array(list(pooled.values())))),
         pooled_dice={name: value for name, value in pooled.items() if not np.isnan(value)},
@@ -65,8 +67,14 @@ def share_of_draws_better(one: Sequence[CaseScore], other: Sequence[CaseScore]) 
     """Return the share of patient draws in which ``one`` has the higher foreground Dice; the same cases in both."""
     patients = [case.patient for case in one]
     draws = draw_patients(patients)
-    first, second = (mean_over_classes(column_means(dice_table(cases), patients, draws)) for cases in (one, other))
-    return float(np.mean(first > second))
+    tables = (column_means(dice_table(cases), patients, draws) for cases in (one, other))
+    return share_higher(*(mean_over_classes(table, nothing=np.nan) for table in tables))
+
+
+def share_higher(first: np.ndarray, second: np.ndarray) -> float:
+    """Return in which share of draws (D,) the first is higher, of those in which both have a value, NaN otherwise."""
+    defined = ~np.isnan(first - second)
+    return float(np.mean(first[defined] > second[defined])) if defined.any() else 0.0
 
 
 def draw_patients(patients: Sequence[str], num_draws: int = NUM_DRAWS) -> np.ndarray:
@@ -91,12 +99,16 @@ def column_means(values: np.ndarray, patients: Sequence[str], draws: np.ndarray 
     return means[0] if draws is None else means
 
 
-def mean_over_classes(means: np.ndarray) -> np.ndarray:
-    """Return the mean along the last axis over the classes that have one, and 1 where none has."""
+def mean_over_classes(means: np.ndarray, *, nothing: float = 1.0) -> np.ndarray:
+    """Return the mean along the last axis over the classes that have one.
+
+    nothing: what stands where none has one: a whole set of which nothing can be missed scores 1, but such a draw from a
+    set that has classes says nothing, and is NaN.
+    """
     defined = ~np.isnan(means)
     count = defined.sum(axis=-1)
     total = np.where(defined, means, 0.0).sum(axis=-1)
-    return np.divide(total, count, out=np.ones(count.shape), where=count > 0)
+    return np.divide(total, count, out=np.full(count.shape, nothing), where=count > 0)
 
 
 def dice_table(cases: Sequence[CaseScore]) -> np.ndarray:
@@ -126,6 +138,7 @@ def _counts(score: ClassScore) -> tuple[int, int, int]:
 
 def interval(mean: float, draws: np.ndarray) -> Interval:
     """Return a mean with the 95 % interval of its resamplings (D,), NaN where one has no value."""
-    low, high = np.nanpercentile(draws, (2.5, 97.5))
+    known = draws[~np.isnan(draws)]
+    low, high = np.percentile(known, (2.5, 97.5)) if len(known) else (mean, mean)
     # a skewed handful of patients may draw an interval beside its own mean
     return Interval(mean=mean, low=min(mean, float(low)), high=max(mean, float(high)))

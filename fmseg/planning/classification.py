@@ -1,9 +1,10 @@
 """The numbers of a finetuning that classes of whole cases need: how much each class counts, how sure to become."""
 
 import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 from fmseg.planning.reasons import Decision, Reasons, between_powers
-from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.labels import ClassScheme
 from fmseg.records.plans import Reason
 from fmseg.records.recipe import Recipe
@@ -22,17 +23,19 @@ PAPERS_MIXING = (0.8, 1.0)
 WEAK_RATE, STRONG_RATE = 3e-4, 1e-4
 
 
-def class_weights_of(fingerprint: Fingerprint, scheme: ClassScheme) -> Decision[tuple[float, ...]]:
-    """Return the factor on the loss of each class; none where classes are about as frequent as each other."""
-    share_of = {facts.name: facts.case_share for facts in fingerprint.classes}
-    # a class whose images cannot be read has none; its loss is still no division by zero
-    shares = [max(share_of[name], 1 / fingerprint.num_cases) for name in scheme.names]
-    counts = [round(share * fingerprint.num_cases) for share in shares]
+def class_weights_of(share_of: Mapping[str, float], num_cases: int, scheme: ClassScheme) -> Decision[tuple[float, ...]]:
+    """Return the factor on the loss of each class; none where classes are about as frequent as each other.
+
+    share_of: of the cases, those that show each class.
+    """
+    # a class of no case has a loss of no account; it is still no division by zero
+    shares = [max(share_of[name], 1 / num_cases) for name in scheme.names]
+    counts = [round(share * num_cases) for share in shares]
     if not scheme.is_exclusive:
         weights = [min(MOST_WEIGHT, math.sqrt((1 - share) / share)) if share < 1 else 1.0 for share in shares]
         return tuple(round(weight, 3) for weight in weights), (
             f"the root of absent to present cases: a class is shown by {min(counts):,} to {max(counts):,} of "
-            f"{fingerprint.num_cases:,}"
+            f"{num_cases:,}"
         )
     if max(shares) < ALIKE * min(shares):
         return (), f"classes are about equally frequent: {min(counts):,} to {max(counts):,} cases each"
@@ -63,6 +66,24 @@ def mixing_of(passes: float) -> Decision[tuple[float, float]]:
     if passes < LONG_PASSES:
         return (0.0, 0.0), f"{passes:.0f} passes over the training images, below {LONG_PASSES}: too few to need it"
     return PAPERS_MIXING, f"the paper's, in 200 passes; {passes:.0f} here. Each image gets one of them"
+
+
+def mixed(recipe: Recipe, num_images: int) -> Recipe:
+    """Return a recipe that mixes images as its passes over so many training images ask for."""
+    (mixup, cutmix), _ = mixing_of(recipe.iterations * recipe.batch_size / num_images)
+    return recipe.evolve(mixup=mixup, cutmix=cutmix)
+
+
+def for_cases(recipe: Recipe, scheme: ClassScheme, num_images: int, shown: Sequence[Collection[str]]) -> Recipe:
+    """Return a planned recipe with what follows from the training cases, for these alone.
+
+    num_images: of all of them. shown: the classes of each case.
+    """
+    counts = Counter(name for classes in shown for name in set(classes))
+    share_of = {name: counts[name] / len(shown) for name in scheme.names}
+    return mixed(recipe, num_images).evolve(
+        class_weights=class_weights_of(share_of, len(shown), scheme)[0], head_dropout=head_dropout_of(num_images)[0]
+    )
 
 
 def careful_with_classes(recipe: Recipe, strength: float) -> tuple[Recipe, tuple[Reason, ...]]:

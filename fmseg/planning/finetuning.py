@@ -136,8 +136,10 @@ def _for_classes(recipe: Recipe, facts: FinetuningFacts, labels: ClassScheme) ->
     reasons = Reasons("finetuning")
     (mixup, cutmix), because = mixing_of(recipe.iterations * recipe.batch_size / facts.num_training)
     reasons.share(("mixup", "cutmix"), because)
+    share_of = {each.name: each.case_share for each in facts.fingerprint.classes}
+    weights = class_weights_of(share_of, facts.fingerprint.num_cases, labels)
     recipe = recipe.evolve(
-        class_weights=reasons.keep("class_weights", class_weights_of(facts.fingerprint, labels)),
+        class_weights=reasons.keep("class_weights", weights),
         label_smoothing=reasons.keep("label_smoothing", label_smoothing_of(labels)),
         mixup=mixup,
         cutmix=cutmix,

@@ -9,6 +9,7 @@ comes before a guess; what is kept of it is a salted hash.
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import secrets
@@ -24,6 +25,8 @@ from fmseg.imaging.readers import is_dicom, read_patient
 from fmseg.records.dataset import Dataset
 from fmseg.records.fingerprint import CaseFacts, Fingerprint
 from fmseg.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 #: below this many groups a bare number in front is more likely a class or a batch than an exam
 MIN_GUESSED_GROUPS = 5
@@ -54,30 +57,67 @@ def patients_of(dataset: Dataset, case_names: Sequence[str]) -> Patients:
 
     Raises BadData naming case and expression if ``group_regex`` does not fit a case.
     """
-    table = dataset.patients_of_cases()
+    table, declared = dataset.patients_of_cases(), dataset.declaration
     if table:
-        is_own = (dataset.folder / "patients.csv").exists()
-        return _from_table(table, case_names, "patients.csv" if is_own else f"column 'patient' of {dataset.source}")
-    if dataset.declaration.group_regex is not None:
-        return _from_expression(dataset.declaration.group_regex, case_names, str(dataset.folder / "dataset.json"))
-    return guess_patients(case_names)
+        found = _from_table(table, case_names, _source_of_table(dataset))
+    elif declared.group_regex is not None:
+        found = _from_expression(declared.group_regex, case_names, str(dataset.folder / "dataset.json"))
+    else:
+        return guess_patients(case_names)
+    if declared.patient_unit != "patient":
+        found = found._replace(source=f"{found.source}, where a {declared.patient_unit} counts as a patient")
+    return found
 
 
 def known_patients(workspace: Workspace, dataset: Dataset, case_names: Collection[str]) -> Mapping[str, str]:
     """Return the patient of each of these cases as the dataset's folds know it: whoever asks must ask here.
 
-    Declared ones come first. Else those of measured cases are as they were measured, by DICOM headers where these
-    name somebody; headers of other cases, such as test images, are read here. What is left is guessed from the names.
+    Declared ones come first; a case of which nothing is declared, such as a new image, is a patient of its own, and a
+    warning says so. Else those of measured cases are as they were measured, by DICOM headers where these name somebody;
+    headers of other cases, such as test images, are read here. What is left is guessed from the names.
     """
-    found = patients_of(dataset, list(case_names))
-    if found.declared:
-        return found.of_case
+    declared = _declared(dataset)
+    if declared is not None:
+        return _one_each_where_unknown(declared, case_names)
     path = workspace.prepared(dataset.name) / "cases.jsonl"
     measured = {fact.case: fact.patient for fact in read_facts(path)}
     others = [name for name in case_names if name not in measured]
     guessed = patients_of(dataset, [*measured, *others]).of_case  # a rule must fit all of them
     headers = _patients_of_headers(workspace, dataset, set(others))
     return {name: measured.get(name) or headers.get(name) or guessed[name] for name in case_names}
+
+
+class _Declared(NamedTuple):
+    """What the owner of the data says of patients."""
+
+    #: the patient of a case, or None
+    rule: Callable[[str], str | None]
+    #: in words
+    source: str
+    #: for cases that the rule says nothing of
+    mend: str
+
+
+def _declared(dataset: Dataset) -> _Declared | None:
+    table = dataset.patients_of_cases()
+    if table:
+        return _Declared(table.get, _source_of_table(dataset), "add them there")
+    if dataset.declaration.group_regex is None:
+        return None
+    expression = dataset.declaration.group_regex
+    return _Declared(_group_of(expression), f"group_regex {expression!r} of dataset.json", "name them so that it fits")
+
+
+def _one_each_where_unknown(declared: _Declared, case_names: Collection[str]) -> dict[str, str]:
+    found = {name: declared.rule(name) for name in case_names}
+    unknown = [name for name, patient in found.items() if patient is None]
+    if unknown:
+        logger.warning(
+            "%s says nothing of the patient of %d of %d cases, such as %s: each counts as a patient of its own. "
+            "If some are of one patient, intervals are too narrow: %s",
+            *(declared.source, len(unknown), len(found), unknown[0], declared.mend),
+        )
+    return {name: name if patient is None else patient for name, patient in found.items()}
 
 
 def _patients_of_headers(workspace: Workspace, dataset: Dataset, names: Collection[str]) -> dict[str, str]:
@@ -165,6 +205,11 @@ class _Derived(Mapping[str, str]):
         return patient
 
 
+def _source_of_table(dataset: Dataset) -> str:
+    is_own = (dataset.folder / "patients.csv").exists()
+    return "patients.csv" if is_own else f"column 'patient' of {dataset.source}"
+
+
 def _from_table(table: Mapping[str, str], case_names: Sequence[str], source: str) -> Patients:
     first, count = "", 0
     for name in case_names:
@@ -176,12 +221,7 @@ def _from_table(table: Mapping[str, str], case_names: Sequence[str], source: str
 
 
 def _from_expression(expression: str, case_names: Sequence[str], path: str) -> Patients:
-    pattern = re.compile(expression)
-
-    def rule(name: str) -> str | None:
-        match = pattern.search(name)
-        return match[1] if match else None
-
+    rule = _group_of(expression)
     for name in case_names:
         if rule(name) is None:
             raise BadData(
@@ -189,6 +229,17 @@ def _from_expression(expression: str, case_names: Sequence[str], path: str) -> P
                 "Widen the expression, or list the patients in patients.csv."
             )
     return Patients(_Derived(case_names, rule), f"group_regex {expression!r} of dataset.json", True)
+
+
+def _group_of(expression: str) -> Callable[[str], str | None]:
+    """Return the rule that finds the first group of an expression in a name."""
+    pattern = re.compile(expression)
+
+    def rule(name: str) -> str | None:
+        match = pattern.search(name)
+        return match[1] if match else None
+
+    return rule
 
 
 def _named_person(name: str) -> str | None:

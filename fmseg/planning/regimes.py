@@ -15,12 +15,10 @@ import numpy as np
 
 from fmseg.errors import BadData, UsageError
 from fmseg.files import natural_key
-from fmseg.planning.finetuning import (
-    CLASSIFICATION,
-    MIN_ITERATIONS,
-    SEGMENTATION,
-)
+from fmseg.planning.classification import for_cases
+from fmseg.planning.finetuning import CLASSIFICATION, MIN_ITERATIONS, SEGMENTATION
 from fmseg.planning.length import of_length
+from fmseg.records.labels import ClassScheme, OutputScheme
 from fmseg.records.plans import Fold
 from fmseg.records.recipe import Recipe
 from fmseg.records.record import Part
@@ -158,12 +156,15 @@ def check_apart(fold: Fold, patients: Mapping[str, str], where: str) -> None:
             )
 
 
-def fit_to_regime(planned: Recipe, task: str, num_images: int) -> Recipe:
+def fit_to_regime(planned: Recipe, labels: OutputScheme, num_images: int, shown: Sequence[Collection[str]]) -> Recipe:
     """Return a planned recipe for fewer images: a batch no larger than they are, and no more passes than planned for.
 
-    The plan was made for the whole training set; where that is what is learned from, nothing changes.
+    Label maps: where the whole training set is learned from, nothing changes. Classes: what depends on how many images
+    there are, and of which classes, is derived from the training cases alone; the plan counted those of the test too.
+    shown: the classes of each training case.
     """
-    effort = SEGMENTATION if task == "segmentation" else CLASSIFICATION
+    effort = CLASSIFICATION if isinstance(labels, ClassScheme) else SEGMENTATION
     batch = min(planned.batch_size, 2 ** max(1, math.floor(math.log2(num_images))))
     steps = min(planned.iterations, max(MIN_ITERATIONS, effort.most_passes * num_images // batch))
-    return of_length(planned.evolve(batch_size=batch), steps)
+    fitted = of_length(planned.evolve(batch_size=batch), steps)
+    return for_cases(fitted, labels, num_images, shown) if isinstance(labels, ClassScheme) else fitted

@@ -35,7 +35,7 @@ class BenchmarkScore(Record):
     num_test_patients: int
     #: test images that the pretraining had met, without labels; None where nobody knows
     seen_in_pretraining: int | None
-    #: of a cohort: images left out since they were trained on, or are of classes that the network does not know
+    #: images left out of a cohort or an official test: trained on, unreadable, or without a label it could give
     left_out: int = 0
     #: of the whole run, test included
     seconds: float

@@ -51,6 +51,8 @@ class Declaration(BaseModel):
     task: Task = "segmentation"
     modality: str | None = None
     group_regex: str | None = None
+    #: what the declared groups are, where they are no patients: a video, for example, or an exam
+    patient_unit: str = Field(default="patient", pattern=r"^[A-Za-z][A-Za-z -]{0,29}$")
     #: centre: the column of patients.csv; each fold is validated on one centre
     split_by: Literal["patient", "centre"] = "patient"
     images: str | None = None

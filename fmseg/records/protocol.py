@@ -71,7 +71,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "studies": [
             {
                 "dataset": "FASS",
-                "recipes": ["upernet"],
+                "recipes": ["upernet", "unet"],
                 "regimes": {"n=20": 5, "10%": 3, "25%": 3, "50%": 3, "full": 3},
                 "test": 0.2,
             }
@@ -81,7 +81,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "studies": [
             {
                 "dataset": "JNU_IFM",
-                "recipes": ["upernet"],
+                "recipes": ["upernet", "unet"],
                 "regimes": {"p=4x10": 5},
                 "test": 0.5,
                 "only_complete": True,

@@ -91,3 +91,15 @@ def explain_validation(error: ValidationError, cls: type[BaseModel]) -> str:
         else:
             sentences.append(f"'{key}' is {str(finding['input'])[:80]!r}: {finding['msg'].lower()}.")
     return " ".join(sentences)
+
+
+def differing(one: Part, other: Part) -> list[str]:
+    """Return the names of the values in which two parts of a kind differ, with single values themselves."""
+    found = []
+    # not of a dump, which leaves some defaults out
+    for key in type(one).model_fields:
+        first, second = getattr(one, key), getattr(other, key)
+        if first != second:
+            is_single = isinstance(first, int | float | str) and isinstance(second, int | float | str)
+            found.append(f"{key} {first}, now {second}" if is_single else key)
+    return found

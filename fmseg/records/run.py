@@ -15,12 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from pydantic import Field
+
 from fmseg._version import __version__
 from fmseg.errors import UsageError
 from fmseg.files import append_lines, read_lines, write_bytes
 from fmseg.records.plans import Architecture, Fold, Plans, Pretraining, Reason
 from fmseg.records.recipe import Recipe
-from fmseg.records.record import Part, Record
+from fmseg.records.record import Part, Record, differing
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +152,8 @@ class RunConfig(RunRecord):
     std: tuple[float, ...]
     #: digest of what its cases are trained and scored toward; empty where nobody has noted it
     labels: str = ""
+    #: of the training cases those by which the run ends early, which it does not learn from; empty without ``patience``
+    watched: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
 
     def determining(self) -> str:
         """Return the digest of all that determines the result; why this start was chosen is not among it."""
@@ -235,8 +239,8 @@ class RunFolder:
             config = config.evolve(labels=there.labels)
         if there.determining() != config.determining():
             raise UsageError(
-                f"{self.path} holds a run with other settings ({_differences(there, config)}). "
-                "Type --fresh to start over."
+                f"{self.path} holds a run with other settings ({_differences(there, config)}). Type --fresh to start "
+                f"over, or go on with what it was begun with: {there.provenance.command}"
             )
         before, now = there.provenance.deterministic, config.provenance.deterministic
         if before is not None and now is not None and before != now:
@@ -259,9 +263,7 @@ def _differences(one: RunRecord, other: RunRecord) -> str:
         if first == second:
             continue
         if isinstance(first, Part) and type(first) is type(second):
-            # not of a dump, which leaves some defaults out
-            found += [f"{name}.{key}" for key in type(first).model_fields
-                      if getattr(first, key) != getattr(second, key)]  # fmt: skip
+            found += [f"{name}.{each}" for each in differing(first, second)]
         else:
             found.append(name)
     return ", ".join(found[:5]) + (" ..." if len(found) > 5 else "")

@@ -1,10 +1,14 @@
-"""Scores: per case and class, and what they come to. Those of label maps are saved with nnU-Net's keys, plus ours."""
+"""Scores: per case and class, and what they come to. Those of label maps are summed up as by nnU-Net, too."""
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
 from pydantic import Field
 
+from fmseg.records.labels import LabelScheme
 from fmseg.records.record import Part, Record
 from fmseg.records.seen import Seen
 
@@ -81,6 +85,12 @@ class Scores(Record):
         """The one figure that runs are compared by, and its name."""
         return "Dice", self.foreground_dice
 
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """Dice over all classes, and of each one where there are several, with what it would be of other patients."""
+        each = {f"Dice of {name}": means["dice"] for name, means in self.mean.items() if "dice" in means}
+        return {"Dice": self.foreground_dice} | (each if len(each) > 1 else {})
+
     def table(self) -> Table:
         """Return columns and rows for people."""
         measures = ("dice", "iou", "hd95", "assd", "nsd")
@@ -91,27 +101,45 @@ class Scores(Record):
         unit = self.distance_unit
         return ("class", "Dice", "IoU", f"HD95 [{unit}]", f"ASSD [{unit}]", "NSD", "pooled Dice"), rows
 
-    def summary(self) -> dict[str, Any]:
-        """Return the content of nnU-Net's summary.json: undefined values are NaN there."""
+    def summary(self, scheme: LabelScheme, files: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:
+        """Return the content of a summary.json as nnU-Net's: classes by their values, what is undefined as NaN.
 
-        def number(value: float | None) -> float:
-            return math.nan if value is None else value
-
-        def metrics(score: ClassScore) -> dict[str, float]:
-            counts = {"TP": score.tp, "FP": score.fp, "FN": score.fn, "TN": score.tn}
-            sums = {"n_pred": score.tp + score.fp, "n_ref": score.tp + score.fn}
-            return {"Dice": number(score.dice), "IoU": number(score.iou)} | counts | sums
-
+        files: case -> its label map and its prediction, of which the names are kept. A class that is nowhere counts in
+        no foreground mean, and a set without any has 1 there; nnU-Net has NaN for both.
+        """
+        keys = {name: _key(values) for name, values in zip(scheme.names, scheme.values, strict=True)}
         per_case = [
-            {"case": case.case, "metrics": {name: metrics(score) for name, score in case.classes.items()}}
+            {
+                "case": case.case,
+                "metrics": {keys[name]: _metrics(score) for name, score in case.classes.items()},
+                "reference_file": files[case.case][0].name,
+                "prediction_file": files[case.case][1].name,
+            }
             for case in self.cases
         ]
-        mean = {name: {"Dice": values["dice"].mean, "IoU": values["iou"].mean} for name, values in self.mean.items()}
-        return {
-            "metric_per_case": per_case,
-            "mean": mean,
-            "foreground_mean": {"Dice": self.foreground_dice.mean},
-        } | ({"seen": self.seen.model_dump(mode="json")} if self.seen else {})
+        found = {key: [_metrics(case.classes[name]) for case in self.cases] for name, key in keys.items()}
+        mean = {key: _means(rows, nothing=math.nan) for key, rows in found.items()}
+        foreground = _means(list(mean.values()), nothing=1.0) | {"Dice": self.foreground_dice.mean}
+        summary = {"foreground_mean": foreground, "mean": mean, "metric_per_case": per_case}
+        return summary | ({"seen": self.seen.model_dump(mode="json")} if self.seen else {})
+
+
+def _key(values: tuple[int, ...]) -> str:
+    """Return what nnU-Net calls a class, or a region of several values."""
+    return str(values[0]) if len(values) == 1 else str(values)
+
+
+def _metrics(score: ClassScore) -> dict[str, float]:
+    """Return the measures of one class on one case under nnU-Net's names."""
+    dice, iou = (math.nan if value is None else value for value in (score.dice, score.iou))
+    counts = {"TP": score.tp, "FP": score.fp, "FN": score.fn, "TN": score.tn}
+    return {"Dice": dice, "IoU": iou} | counts | {"n_pred": score.tp + score.fp, "n_ref": score.tp + score.fn}
+
+
+def _means(rows: Sequence[Mapping[str, float]], *, nothing: float) -> dict[str, float]:
+    """Return the mean of each measure over the rows where it is defined; ``nothing`` where it is in none."""
+    defined = {name: [row[name] for row in rows if not math.isnan(row[name])] for name in rows[0]}
+    return {name: fmean(values) if values else nothing for name, values in defined.items()}
 
 
 class ClassMeasures(Part):
@@ -166,6 +194,18 @@ class ClassificationScores(Record):
     def headline(self) -> tuple[str, Interval]:
         """The one figure that runs are compared by, and its name."""
         return "macro F1", self.macro_f1
+
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """The figures over all classes that are defined, with what they would be of other patients."""
+        measures = {
+            "macro F1": self.macro_f1,
+            "balanced accuracy": self.balanced_accuracy,
+            "accuracy": self.accuracy,
+            "AUROC": self.auroc,
+            "AUPRC": self.auprc,
+        }
+        return {name: value for name, value in measures.items() if value is not None}
 
     def table(self) -> Table:
         """Return columns and rows for people: each class, then the means."""

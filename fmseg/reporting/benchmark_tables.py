@@ -17,6 +17,7 @@ import numpy as np
 
 from fmseg.files import write_bytes
 from fmseg.records.benchmark import BenchmarkScore
+from fmseg.records.fingerprint import Fingerprint
 from fmseg.reporting.curves import COLOURS, FAINT, INK
 
 SCRATCH = "scratch"
@@ -81,8 +82,15 @@ class BenchmarkTable:
         return max(found, key=lambda row: found[row]) if len(found) > 1 else None
 
 
-def summarise(scores: Sequence[BenchmarkScore], expected: Mapping[tuple[str, str], int]) -> BenchmarkTable:
-    """Return the table of some scores. expected: (dataset, regime) -> number of splits, once all are there."""
+def summarise(
+    scores: Sequence[BenchmarkScore],
+    expected: Mapping[tuple[str, str], int],
+    measured: Mapping[str, Fingerprint],
+) -> BenchmarkTable:
+    """Return the table of some scores. expected: (dataset, regime) -> number of splits, once all are there.
+
+    measured: dataset -> what says whose its images are.
+    """
     placed: dict[tuple[str, Column], list[float]] = {}
     rows: dict[str, None] = {}
     columns: dict[Column, None] = {}
@@ -97,7 +105,7 @@ def summarise(scores: Sequence[BenchmarkScore], expected: Mapping[tuple[str, str
         for key, values in placed.items()
     }
     ordered = sorted(columns, key=lambda each: _order(each, list(expected)))
-    return BenchmarkTable(tuple(rows), tuple(ordered), cells, tuple(_notes(scores)))
+    return BenchmarkTable(tuple(rows), tuple(ordered), cells, tuple(_notes(scores, measured)))
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
@@ -135,7 +143,7 @@ def _order(column: Column, regimes: Sequence[tuple[str, str]]) -> tuple[Any, ...
     return column.dataset, column.recipe, column.tested_on != column.dataset, column.tested_on, place
 
 
-def _notes(scores: Sequence[BenchmarkScore]) -> Iterable[str]:
+def _notes(scores: Sequence[BenchmarkScore], measured: Mapping[str, Fingerprint]) -> Iterable[str]:
     if not scores:
         yield "No run has come to its end yet."
         return
@@ -145,8 +153,10 @@ def _notes(scores: Sequence[BenchmarkScore]) -> Iterable[str]:
             f"{measure} for {', '.join(sorted({_short(each.dataset) for each in scores if each.measure == measure}))}"
             for measure in dict.fromkeys(each.measure for each in scores)
         )
-        + ". No patient is trained and tested on."
+        + "."
     )
+    for name in dict.fromkeys(score.dataset for score in scores):
+        yield f"{_short(name)}: {_kept_apart(measured[name])}."
     seen: dict[tuple[str, str], int] = {}
     for score in scores:
         if score.seen_in_pretraining:
@@ -159,7 +169,16 @@ def _notes(scores: Sequence[BenchmarkScore]) -> Iterable[str]:
         left[score.tested_on] = max(left.get(score.tested_on, 0), score.left_out)
     for name, count in left.items():
         if count:
-            yield f"{_short(name)}: up to {count} images were left out: trained on, unreadable, or of unknown classes."
+            why = "trained on, unreadable, unlabelled, or of unknown classes"
+            yield f"{_short(name)}: up to {count} images were left out: {why}."
+
+
+def _kept_apart(known: Fingerprint) -> str:
+    """Return who is not on both sides, and what that is known from."""
+    source = known.patient_source
+    if not known.patients_declared:
+        return f"nobody has declared whose the images are, so a patient may be trained and tested on ({source})"
+    return f"no {known.patient_unit} is trained and tested on, by {source}"
 
 
 def _points_csv(panels: Panels) -> str:

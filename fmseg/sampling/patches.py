@@ -1,12 +1,13 @@
 """Training samples for segmentation: one augmented window of one stored image, with its label map."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from fmseg.errors import BadData
 from fmseg.imaging.augment import apply_augmentation, sample_augmentation
+from fmseg.imaging.case import Array
 from fmseg.records.recipe import Recipe
 from fmseg.sampling.distinct import Images
 from fmseg.sampling.order import Draw, Purpose, generator
@@ -32,11 +33,11 @@ class PatchDataset:
         std: Sequence[float],
         seed: int,
         ignore: int | None = None,
-        showing: Sequence[Sequence[int]] = (),
+        showing: Sequence[Array] = (),
     ) -> None:
         """indices: of the store. mean, std: per channel, in [0, 1]. ignore: label value that is no class.
 
-        showing: the indices that show each class, classes without any left out; empty to take images as they come.
+        showing: the indices that show each class, as of ``presence``; empty to take images as they come.
         """
         self.store = store
         self.indices = tuple(indices)
@@ -81,23 +82,12 @@ class PatchDataset:
         if draw.position < self.first_forced or not self.showing:
             return self.indices[draw.index]
         images = self.showing[int(rng.integers(len(self.showing)))]
-        return images[int(rng.integers(len(images)))]
+        return int(images[rng.integers(len(images))])
 
     def _is_forced(self, draw: Draw, label: np.ndarray) -> bool:
         """Whether the window must show a class; an image that fits into it is shown whole anyway."""
         height, width = self.recipe.input_size
         return draw.position >= self.first_forced and (label.shape[0] > height or label.shape[1] > width)
-
-
-def images_by_class(shown: Mapping[str, Collection[str]], cases: Mapping[str, Sequence[int]]) -> list[list[int]]:
-    """Return the images of the cases that show each class; none where every case shows the same ones.
-
-    shown: case -> the classes in its label map. cases: case -> its images; those of a volume all count.
-    """
-    if len({frozenset(shown[case]) for case in cases}) < 2:
-        return []
-    names = sorted({name for case in cases for name in shown[case]})
-    return [[index for case in cases if name in shown[case] for index in cases[case]] for name in names]
 
 
 def foreground_pixel(rng: np.random.Generator, label: np.ndarray, ignore: int | None) -> tuple[int, int] | None:

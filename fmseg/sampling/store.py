@@ -4,6 +4,7 @@
     index.npy              one row of 24 bytes per image: where its blobs lie, how long they are, its size
     cases.json             case names, and the first image of each
     keys.npy               8 bytes a case, by which one that has not changed is known when the set grows
+    shown-<digest>.npy     which label values each image shows; found once the store is whole, and at any time again
     store.json             what all this was made from and how long it is; written last, so a store that has it is whole
 
 Two million images make 55 shards and an index of 48 MB, which is mapped, not read. Blobs are blosc2 with zstd: for
@@ -89,6 +90,11 @@ class KeptFiles:
 def shard_path(folder: Path, number: int) -> Path:
     """Return the file of one shard."""
     return folder / f"images-{number:05d}.bin"
+
+
+def shown_path(folder: Path, digest: str) -> Path:
+    """Return the file that notes which label values are shown, of the store of a digest; see ``presence``."""
+    return folder / f"shown-{digest[:16]}.npy"
 
 
 class Store:

@@ -22,7 +22,7 @@ import numpy as np
 from fmseg.errors import BadData
 from fmseg.files import append_lines, read_json, remove_strays, stream_lines, writable, write_bytes, write_json, writing
 from fmseg.imaging.case import Array
-from fmseg.sampling.store import FORMAT, ROW, KeptFiles, file_size, shard_path
+from fmseg.sampling.store import FORMAT, ROW, KeptFiles, file_size, shard_path, shown_path
 from fmseg.sampling.store_growth import Base, Wanted, merged
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def is_finished(folder: Path, digest: str) -> bool:
     (folder / JOURNAL).unlink(missing_ok=True)
     files = KeptFiles(folder, facts.get("generation", 0))
     shards = {shard_path(folder, number) for number in range(len(facts["shard_bytes"]))}
-    _remove_others(folder, {files.index, files.cases, files.keys, *shards})
+    _remove_others(folder, {files.index, files.cases, files.keys, shown_path(folder, digest), *shards})
     return True
 
 
@@ -248,7 +248,7 @@ class StoreWriter:
 
 def _remove_others(folder: Path, own: set[Path]) -> None:
     """Remove the files of a store that are not its own any more."""
-    for pattern in ("images-*.bin", "index*.npy", "keys*.npy", "cases*.json"):
+    for pattern in ("images-*.bin", "index*.npy", "keys*.npy", "cases*.json", "shown*.npy"):
         for path in set(folder.glob(pattern)) - own:
             path.unlink()
 

@@ -15,6 +15,7 @@ from fmseg.files import read_json, write_json
 from fmseg.imaging.case import Geometry
 from fmseg.imaging.readers import read_case, read_label
 from fmseg.inference.inputs import find_inputs
+from fmseg.inference.prediction_table import CARD
 from fmseg.records.dataset import CaseFiles
 from fmseg.records.labels import LabelScheme
 from fmseg.registry import unknown
@@ -23,7 +24,7 @@ from fmseg.reporting.label_formats import coco_annotations, coco_file, write_geo
 
 logger = logging.getLogger(__name__)
 
-CARD, TABLE, COCO = "predict.json", "report.csv", "coco.json"
+TABLE, COCO = "report.csv", "coco.json"
 
 
 @dataclass(slots=True)

@@ -30,7 +30,8 @@ from fmseg.records.fingerprint import CaseFacts, Fingerprint
 from fmseg.records.plans import Plans, Preprocessing
 from fmseg.sampling.case_journal import CaseJournal
 from fmseg.sampling.cluster import cluster_at
-from fmseg.sampling.store import preparation_digest, store_digest, store_folder
+from fmseg.sampling.presence import values_shown
+from fmseg.sampling.store import Store, preparation_digest, store_digest, store_folder
 from fmseg.sampling.store_growth import Wanted, case_key
 from fmseg.sampling.store_writer import EncodedCase, StoreWriter, encode_case, is_finished
 from fmseg.sampling.workers import Workers
@@ -66,6 +67,7 @@ def preprocess(
         target, digest = store_folder(folder, plans), store_digest(plans.preprocessing, plans.content_hash)
         if is_finished(target, digest):
             logger.info("%s: the images of plan %s are prepared already", name, plans.name)
+            _note_classes(dataset, target)
             return target
         reasons = _broken(dataset, read_facts(folder / "cases.jsonl"), len(cases))
         work = Work.of(read_facts(folder / "cases.jsonl"), plans.preprocessing)
@@ -99,6 +101,7 @@ def preprocess(
         _check_share(dataset, writer.skipped, len(cases))
         _list_skipped(folder, writer.skipped, read_facts(folder / "cases.jsonl"))
         writer.finish()
+        _note_classes(dataset, target)
     return writer.folder
 
 
@@ -217,6 +220,12 @@ def _prepared(
         return files.name, str(error)
     except BadData as error:
         return files.name, f"{files.images[0]}: {error}"
+
+
+def _note_classes(dataset: Dataset, folder: Path) -> None:
+    """Keep which label values each prepared image shows, where training will ask for it."""
+    if dataset.task == "segmentation":
+        values_shown(Store.open(folder))
 
 
 def _dead(files: CaseFiles) -> tuple[str, Result]:

@@ -336,6 +336,11 @@ def two_classes_that_differ_in_a_capital(folder: Path) -> None:
     declare(folder, labels={"background": 0, "head": 1, "Head": 2})
 
 
+@bad("dataset.json", "'=head' may be taken for a formula", code=0)
+def a_class_that_is_a_formula(folder: Path) -> None:
+    declare(folder, labels={"background": 0, "=head": 1, "b": 2})
+
+
 # patients.csv
 
 
@@ -464,6 +469,11 @@ def image_without_class(folder: Path) -> None:
 @bad("labelsTr.csv", "1, 1.0 differ only", code=0, base="classes")
 def classes_as_whole_and_broken_numbers(folder: Path) -> None:
     classes(folder, "case,label\n" + "".join(f"{case},{'1.0' if n == 3 else n % 2}\n" for n, case in enumerate(CASES)))
+
+
+@bad("labelsTr.csv", "'@odd' may be taken for a formula", code=0, base="classes")
+def a_class_of_cases_that_is_a_formula(folder: Path) -> None:
+    classes(folder, class_lines(folder).replace("odd", "@odd"))
 
 
 @bad("labelsTr.csv", "'rare' has 2 cases of one patient", code=0, base="classes")

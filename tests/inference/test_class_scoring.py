@@ -107,3 +107,11 @@ def test_which_of_two_is_better_in_how_many_resamplings():
     better = probabilities + 0.8 * targets
     assert share_of_draws_better(better, probabilities, targets, EXCLUSIVE, owners) > 0.99
     assert share_of_draws_better(probabilities, probabilities, targets, EXCLUSIVE, owners) == 0
+
+
+def test_draws_in_which_no_class_occurs_count_for_neither():
+    # a class of two patients among twelve, in any number of classes a case
+    targets = np.zeros((12, 1))
+    targets[:2] = 1
+    scheme, owners = ClassScheme(names=("a",), is_exclusive=False), [f"p{index}" for index in range(12)]
+    assert share_of_draws_better(targets, np.zeros((12, 1)), targets, scheme, owners) == 1.0

@@ -87,3 +87,17 @@ def test_other_cases_and_other_tasks_are_refused():
         compare(dice_scores([0.5, 0.6]), dice_scores([0.5, 0.6, 0.7]))
     with pytest.raises(BadData, match="no measure in common"):
         compare(dice_scores([0.5, 0.6, 0.7]), class_scores([0, 1, 2], [0, 1, 2]))
+
+
+def test_draws_in_which_no_class_occurs_do_not_make_a_difference_noise():
+    def rare(dice):
+        empty = ClassScore(dice=None, iou=None, hd95=None, nsd=None, tp=0, fp=0, fn=0, tn=9)
+        told = dice_scores(dice).cases
+        rest = [told[0].evolve(case=f"n{i}", patient=f"n{i}", classes={"head": empty}) for i in range(10)]
+        return score([*told, *rest], distance_unit="px")
+
+    found = compare(rare([0.4, 0.3]), rare([0.6, 0.5]))
+    assert found.difference.low == pytest.approx(0.2) and not found.is_noise
+    nothing = score(rare([0.4]).cases[1:], distance_unit="px")
+    same = compare(nothing, nothing)
+    assert (same.first, same.difference.low, same.difference.high, same.p_value) == (1.0, 0.0, 0.0, 1.0)

@@ -5,11 +5,12 @@ import pytest
 import tiny_run
 
 from fmseg.errors import BadData
+from fmseg.imaging.case import Geometry
 from fmseg.imaging.prepare import prepare, prepare_label
-from fmseg.imaging.readers import read_case, read_label
+from fmseg.imaging.readers import read_case, read_label, read_reference, write_label
 from fmseg.inference.out_of_fold import distance_unit, predict_fold, score_cases, validate
 from fmseg.inference.probabilities import load_probabilities
-from fmseg.records.dataset import Dataset
+from fmseg.records.dataset import CaseFiles, Dataset
 from fmseg.records.plans import Fold
 from fmseg.records.scores import Scores
 
@@ -96,12 +97,34 @@ def test_an_undeclared_value_is_named_with_its_file(dataset):
         score_cases(cases, lambda case, shape: np.full(shape, 7, np.uint8), tiny_run.SCHEME, patients={})
 
 
-def test_millimetres_only_where_every_label_map_has_them(tmp_path, dataset):
-    from fmseg.imaging.case import Geometry
-    from fmseg.imaging.readers import write_label
-
-    flat = dataset.training_cases()[0].label
-    volume = tmp_path / "x.nii.gz"
-    write_label(np.ones((2, 4, 4), np.uint8), Geometry(spacing_mm=(2.0, 1.0, 1.0)), volume)
+def test_millimetres_only_where_every_pixel_size_is_known(tmp_path, dataset):
+    flat = dataset.training_cases()[0]
+    volume = CaseFiles("x", flat.images, tmp_path / "x.nii.gz")
+    write_label(np.ones((2, 4, 4), np.uint8), Geometry(spacing_mm=(2.0, 1.0, 1.0)), volume.label)
     assert distance_unit([volume]) == "mm"
     assert distance_unit([volume, flat]) == "px"
+
+
+def test_pixel_sizes_of_the_table_scale_distances_and_nothing_else(dataset):
+    def scored(cases):
+        def shifted(case, shape):
+            return np.roll(read_label(case.label)[0], 2, axis=2)
+
+        found = score_cases(cases, shifted, tiny_run.SCHEME, patients={})
+        return found.distance_unit, [case.classes["disc"] for case in found.cases]
+
+    unit, plain = scored(dataset.training_cases())
+    assert unit == "px"
+    (dataset.folder / "spacings.csv").write_text("case,spacing_mm\n" + "".join(f"{name},0.25\n" for name in NAMES))
+    unit, known = scored(dataset.training_cases())
+    assert unit == "mm"
+    for one, other in zip(plain, known, strict=True):
+        assert (other.hd95, other.assd) == pytest.approx((one.hd95 / 4, one.assd / 4))
+        assert other.dice == one.dice
+
+
+def test_the_image_knows_the_pixel_size_where_its_label_map_cannot(tmp_path):
+    image, label = tmp_path / "a_0000.nii.gz", tmp_path / "a.png"
+    for path in (image, label):
+        write_label(np.ones((1, 4, 4), np.uint8), Geometry(spacing_mm=(1.0, 0.5, 0.25)), path)
+    assert read_reference(CaseFiles("a", (image,), label))[1] == pytest.approx((1.0, 0.5, 0.25))

@@ -54,7 +54,6 @@ def test_means_by_hand():
     assert scores.foreground_dice.mean == pytest.approx(0.375)
     assert scores.pooled_foreground_dice == pytest.approx((6 / 8 + 0) / 2)
     assert scores.pooled_dice_with_background == pytest.approx((6 / 8 + 0 + 360 / 380) / 3)
-    assert scores.summary()["foreground_mean"]["Dice"] == scores.foreground_dice.mean
 
 
 def test_scores_survive_the_disk(tmp_path):
@@ -140,5 +139,23 @@ def test_pooled_dice_of_each_class_is_the_f1_of_all_pixels():
     assert list(scores.pooled_dice.values()) == pytest.approx([each[1], each[2], each[0]], abs=1e-6)
     assert scores.pooled_foreground_dice == pytest.approx(each[1:].mean(), abs=1e-6)
     assert scores.pooled_dice_with_background == pytest.approx(each.mean(), abs=1e-6)
+    assert list(scores.intervals) == ["Dice", "Dice of a", "Dice of b"]
     columns, rows = scores.table()
     assert all(len(row) == len(columns) for row in rows)
+
+
+def rare(tp):
+    """Two patients with a lesion among twelve: most of the others are drawn alone in every ninth draw."""
+    lesions = [case(name, name, a=class_score(tp, 40, wrong)) for name, wrong in (("p1", 40), ("p2", 50))]
+    return [*lesions, *(case(f"n{i}", f"n{i}", a=class_score(0, 0, 0)) for i in range(10))]
+
+
+def test_draws_without_any_class_say_nothing_of_the_set():
+    scores = score(rare(30), distance_unit="px")
+    assert scores.foreground_dice == scores.mean["a"]["dice"]
+    assert share_of_draws_better(rare(60), rare(30)) == 1.0
+    # of nothing at all neither is better, and the whole set scores one by the rule
+    nothing = [case("x", "1", a=class_score(0, 0, 0))]
+    assert share_of_draws_better(nothing, nothing) == 0.0
+    found = score(nothing, distance_unit="px").foreground_dice
+    assert (found.low, found.mean, found.high) == (1.0, 1.0, 1.0)

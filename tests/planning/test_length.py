@@ -46,6 +46,15 @@ def test_what_is_typed_beside_a_length_stays(make_plans):
         resolve("upernet", of_settings(make_plans(ONE_GPU).finetuning, {"iterations": "many"}), {"iterations": "many"})
 
 
+def test_images_of_classes_are_mixed_as_the_passes_of_a_typed_length_ask_for(make_plans):
+    planned = make_plans(ONE_GPU).finetuning.evolve(batch_size=10, mixup=0.8, cutmix=1.0)
+    for steps, mixing in ((900, (0.0, 0.0)), (1000, (0.8, 1.0))):
+        recipe = of_settings(planned, {"iterations": str(steps)}, 100)
+        assert (recipe.mixup, recipe.cutmix) == mixing
+    # label maps are not mixed, and know of no passes
+    assert of_settings(planned.evolve(mixup=0.0, cutmix=0.0), {"iterations": "1000"}).mixup == 0
+
+
 def test_there_and_back_is_the_plan(make_plans):
     planned = make_plans(ONE_GPU).finetuning
     assert of_length(of_length(planned, 2 * planned.iterations), planned.iterations) == planned
@@ -78,7 +87,7 @@ def test_what_is_compared_does_the_same_steps_however_long_they_take(make_plans)
     start = Start(Initialisation(name="theirs", sha256="", because=""), card=large)
     cases = Fold(train=("a",), val=("b",))
     trained, compared = (
-        _config(Assignment(plans, cases, 0, planned), start, TrainOptions(recipe="upernet")).recipe
+        _config(Assignment(plans, cases, 0, planned), start, TrainOptions(recipe="upernet"), 1).recipe
         for planned in (None, plans.finetuning)
     )
     assert trained.iterations < plans.finetuning.iterations == compared.iterations

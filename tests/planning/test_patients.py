@@ -8,8 +8,9 @@ import pytest
 
 import fmseg
 from fmseg.errors import BadData, EnvironmentProblem
-from fmseg.planning.patients import guess_patients, patient_salt, patients_of
+from fmseg.planning.patients import guess_patients, known_patients, patient_salt, patients_of
 from fmseg.records.dataset import Dataset
+from fmseg.workspace import Workspace
 
 
 def dataset_with(folder, table=None, **keys):
@@ -49,6 +50,11 @@ def test_names_are_grouped_only_by_what_they_say(names, groups):
     assert "guessed" in found.source
 
 
+def test_what_stands_for_a_patient_is_told(tmp_path):
+    known = patients_of(dataset_with(tmp_path, {"v1_1": "v1", "v2_1": "v2"}, patient_unit="video"), ["v1_1", "v2_1"])
+    assert known.declared and known.source == "patients.csv, where a video counts as a patient"
+
+
 def test_a_table_comes_before_an_expression_and_names_cases_that_it_lacks(tmp_path):
     dataset = dataset_with(tmp_path, {"a_1": "Eve", "b_1": "Eve"}, group_regex="^([a-z])_")
     of_case, source, declared = patients_of(dataset, ["a_1", "b_1", "c_1"])
@@ -67,6 +73,17 @@ def test_an_expression_groups_by_its_group(tmp_path):
 def test_an_expression_that_fits_not_every_case_is_an_error_naming_both(tmp_path):
     with pytest.raises(BadData, match=r"dataset\.json.*\^\(\[a-z\]\)_.*'7_1'"):
         patients_of(dataset_with(tmp_path, group_regex="^([a-z])_"), ["a_1", "7_1"])
+
+
+@pytest.mark.parametrize("table", [None, {"a_1": "a", "a_2": "a"}], ids=["expression", "table"])
+def test_new_images_of_which_nothing_is_declared_are_a_patient_each_and_told(tmp_path, caplog, table):
+    dataset = dataset_with(tmp_path, table, group_regex="^([a-z])_")
+    workspace = Workspace.find(tmp_path)
+    assert known_patients(workspace, dataset, ["a_1", "a_2"]) == {"a_1": "a", "a_2": "a"}
+    assert not caplog.text
+    found = known_patients(workspace, dataset, ["a_1", "new 1", "new 2"])
+    assert found == {"a_1": "a", "new 1": "new 1", "new 2": "new 2"}
+    assert "2 of 3 cases, such as new 1" in caplog.text
 
 
 def test_a_full_disk_leaves_no_half_salt(tmp_path, monkeypatch):

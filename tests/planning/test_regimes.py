@@ -6,13 +6,19 @@ import pytest
 
 from fmseg.errors import BadData, UsageError
 from fmseg.files import natural_key
+from fmseg.planning.classification import PAPERS_MIXING, class_weights_of
 from fmseg.planning.regimes import check_apart, fit_to_regime, held_out, parse_regime, sample_cases
+from fmseg.records.labels import ClassScheme, LabelScheme
 from fmseg.records.plans import Fold
 
 #: 30 patients of 1 to 6 images; every tenth shows the rare class
 PATIENTS = {f"P{p:02d}_{i}": f"P{p:02d}" for p in range(30) for i in range(1 + p % 6)}
 CLASSES = {case: ("rare",) if case.startswith("P20") else ("common", "other") for case in PATIENTS}
 ALL = sorted(PATIENTS, key=natural_key)
+
+HEAD = LabelScheme(names=("head",), values=((1,),), painted=(1,), has_regions=False, ignore=None)
+PLANES = ClassScheme(names=("head", "femur"), is_exclusive=True)
+SHOWN = [("head",)] * 16 + [("femur",)] * 4
 
 
 def sample(text: str, seed: int = 0) -> tuple[str, ...]:
@@ -89,9 +95,25 @@ def test_more_than_there_is_is_refused(text):
 
 def test_few_images_get_a_smaller_batch_and_no_more_passes(make_plans):
     planned = make_plans().finetuning.evolve(batch_size=16, iterations=2000, warmup_iterations=200)
-    fitted = fit_to_regime(planned, "classification", 10)
+    fitted = fit_to_regime(planned, PLANES, 10, SHOWN[:10])
     assert fitted.batch_size == 8
     assert fitted.iterations == 200 * 10 // 8 and fitted.warmup_iterations == 25
     assert fitted.learning_rate == 1e-3 and fitted.ema_decay == 0.96
-    assert fit_to_regime(planned, "classification", 10_000) == planned
-    assert fit_to_regime(planned, "segmentation", 10).iterations == 2000
+    assert fit_to_regime(planned, PLANES, 10_000, SHOWN).iterations == 2000
+    # label maps need as many steps for few images
+    assert fit_to_regime(planned, HEAD, 10, SHOWN[:10]).iterations == 2000
+    assert fit_to_regime(planned, HEAD, 10_000, SHOWN) == planned
+
+
+@pytest.mark.parametrize(("num_images", "is_mixed", "dropout"), [(20, True, 0.2), (2000, False, 0.0)])
+def test_what_classes_need_follows_from_the_training_cases_alone(make_plans, num_images, is_mixed, dropout):
+    # a plan that knows of other cases
+    planned = make_plans().finetuning.evolve(
+        batch_size=16, iterations=2000, class_weights=(0.6, 1.8), head_dropout=0.1, mixup=0.5, cutmix=0.5
+    )
+    fitted = fit_to_regime(planned, PLANES, num_images, SHOWN)
+    assert ((fitted.mixup, fitted.cutmix) == PAPERS_MIXING) == is_mixed and fitted.head_dropout == dropout
+    assert fitted.class_weights == class_weights_of({"head": 0.8, "femur": 0.2}, 20, PLANES)[0]
+    assert fit_to_regime(planned, PLANES, 2, [("head",), ("femur",)]).class_weights == ()
+    # no class need be there
+    assert len(fit_to_regime(planned, PLANES, 2, [("head",), ("head",)]).class_weights) == 2

@@ -6,7 +6,8 @@ from memory_store import RECIPE, STILL, MemoryStore, made_store
 
 from fmseg.errors import BadData
 from fmseg.sampling.order import Draw
-from fmseg.sampling.patches import PatchDataset, images_by_class, sample_window, to_unit
+from fmseg.sampling.patches import PatchDataset, sample_window, to_unit
+from fmseg.sampling.presence import find_values, images_by_class
 
 STILL_RECIPE = RECIPE.model_copy(update={"augmentation": STILL})
 
@@ -109,8 +110,7 @@ def rare_store():
 
 def test_rare_classes_are_shown_as_often_as_others_in_the_last_positions():
     store = rare_store()
-    shown = {case: ["often", "rare"] if index == 7 else ["often"] for index, case in enumerate(store.cases)}
-    data = dataset(store, STILL_RECIPE, showing=images_by_class(shown, store.cases))
+    data = dataset(store, STILL_RECIPE, showing=images_by_class(find_values(store), range(20), [(1,), (2,)]))
     forced = [(data.item(Draw(0, 7, epoch, 3))["label"] == 2).any() for epoch in range(200)]
     assert np.mean(forced) == pytest.approx(0.5 + 0.5 / 20, abs=0.1)
     free = [(data.item(Draw(0, 0, epoch, 3))["label"] == 2).any() for epoch in range(20)]
@@ -119,9 +119,13 @@ def test_rare_classes_are_shown_as_often_as_others_in_the_last_positions():
     assert "case_007" in names and data.describe(Draw(0, 0, 0, 3)) == "case_003"
 
 
-def test_images_of_each_class_by_hand():
-    cases = {"a": range(0, 2), "b": range(2, 3), "c": range(3, 4)}
-    shown = {"a": ["x"], "b": ["x", "y"], "c": [], "elsewhere": ["z"]}
-    assert images_by_class(shown, cases) == [[0, 1, 2], [2]]
-    assert images_by_class({case: ["x", "y"] for case in cases}, cases) == []
-    assert images_by_class({case: [] for case in cases}, cases) == []
+def test_slices_of_volumes_are_drawn_by_what_they_show_themselves():
+    """Every volume shows the class, and few of its slices do: all forced draws show it, whatever a case is."""
+    label = np.zeros((60, 32, 48), np.uint8)
+    label[::20, 4:9, 6:12] = 1
+    for per_case in (1, 20):
+        store = MemoryStore(np.full((60, 1, 32, 48), 90, np.uint8), label, per_case)
+        data = dataset(store, STILL_RECIPE, showing=images_by_class(find_values(store), range(60), [(1,)]))
+        assert all(data.item(Draw(0, 7, epoch, epoch % 60))["label"].any() for epoch in range(60))
+        free = [data.item(Draw(0, 0, epoch, epoch))["label"].any() for epoch in range(60)]
+        assert sum(free) == 3

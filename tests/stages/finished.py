@@ -93,7 +93,8 @@ def _write_label_maps(workspace: Workspace, folder: Path, number: int, fold: Fol
         tiny_run.SCHEME,
         patients={},
     )
-    save_scores(scores, folder / "validation")
+    files = {name: (cases[name].label, folder / "validation" / f"{name}.prob") for name in fold.val}
+    save_scores(scores, folder / "validation", tiny_run.SCHEME, files)
 
 
 def _write_classes(workspace: Workspace, folder: Path, number: int, fold: Fold) -> None:

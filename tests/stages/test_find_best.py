@@ -15,7 +15,7 @@ from fmseg.inference.out_of_fold import restored_labels, save_scores, score_case
 from fmseg.inference.probabilities import load_probabilities, save_probabilities
 from fmseg.records.dataset import Dataset
 from fmseg.records.plans import Fold
-from fmseg.records.run import RunFolder
+from fmseg.records.run import RunConfig, RunFolder
 from fmseg.records.scores import Scores
 from fmseg.records.seen import Seen
 from fmseg.records.selection import Selection
@@ -62,7 +62,8 @@ def write_recipe(workspace, recipe, *, noise, seed, speck=False, **plan_changes)
             tiny_run.SCHEME,
             patients={},
         )
-        save_scores(scores, folder / "validation")
+        files = {name: (cases[name].label, folder / "validation" / f"{name}.prob") for name in fold.val}
+        save_scores(scores, folder / "validation", tiny_run.SCHEME, files)
         RunFolder(folder).finish({})
 
 
@@ -75,6 +76,27 @@ def test_one_clean_recipe_is_taken_as_it_is(workspace):
     assert Selection.load(workspace.results_of(NAME) / "selection.json") == selection
     pooled = Scores.load(workspace.results_of(NAME) / "out_of_fold" / "scores.json")
     assert len(pooled.cases) == 12 and pooled.foreground_dice == selection.score
+
+
+def test_pixel_sizes_that_only_a_table_knows_are_no_hindrance(workspace):
+    rows = "".join(f"{name},0.2\n" for name in NAMES)
+    (workspace.raw_dataset(NAME) / "spacings.csv").write_text(f"case,spacing_mm\n{rows}")
+    by_spacing = tiny_run.PREPROCESSING.evolve(size_mode="spacing", spacing_mm=(0.3, 0.3)).model_dump(mode="json")
+    write_recipe(workspace, "upernet", noise=0.05, seed=0, preprocessing=by_spacing)
+    find_best(workspace, NAME)
+    assert Scores.load(workspace.results_of(NAME) / "out_of_fold" / "scores.json").distance_unit == "mm"
+
+
+def test_folds_of_different_settings_are_not_one_recipe(workspace):
+    write_recipe(workspace, "upernet", noise=0.05, seed=0)
+    write_recipe(workspace, "linear", noise=0.4, seed=0)
+    path = workspace.results_of(NAME) / "upernet__plans" / "fold_1" / "run.json"
+    quick = RunConfig.load(path)
+    quick.evolve(recipe=quick.recipe.evolve(iterations=7).model_dump(mode="json")).save(path)
+    assert [member.runs for member in find_best(workspace, NAME).members] == ["linear__plans"]
+    shutil.rmtree(workspace.results_of(NAME) / "linear__plans")
+    with pytest.raises(NotReady, match=r"fold_1: trained with other settings than fold_0 \(iterations 1, now 7\)"):
+        find_best(workspace, NAME)
 
 
 def test_the_better_recipe_wins_and_both_are_listed_best_first(workspace):
@@ -123,6 +145,19 @@ def test_choosing_twice_gives_the_same_bytes(workspace):
     first = path.read_bytes()
     find_best(workspace, NAME)
     assert path.read_bytes() == first
+
+
+def test_weights_that_were_chosen_by_the_scored_cases_are_told(workspace, caplog):
+    write_recipe(workspace, "early", noise=0.05, seed=0)
+    for path in workspace.results_of(NAME).glob("early__plans/fold_*/run.json"):
+        config = tiny_run.RunConfig.load(path)
+        config.evolve(recipe=config.recipe.evolve(patience=2).model_dump(mode="json")).save(path)
+    said = find_best(workspace, NAME).because
+    assert "early__plans" in caplog.text and "too high" in caplog.text and "too high" in said
+    for path in workspace.results_of(NAME).glob("early__plans/fold_*/run.json"):
+        config = tiny_run.RunConfig.load(path)
+        config.evolve(watched=config.cases.train[:1]).save(path)
+    assert "too high" not in find_best(workspace, NAME).because
 
 
 def test_a_missing_fold_names_its_command(workspace):

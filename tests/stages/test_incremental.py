@@ -2,18 +2,21 @@
 
 import json
 import os
+import signal
 
 import cv2
 import numpy as np
 import pytest
 
 from fmseg.cli import main
-from fmseg.errors import NotReady, UsageError
+from fmseg.errors import Interrupted, NotReady, UsageError
 from fmseg.planning.folds import load_folds
+from fmseg.planning.targets import digest_of_targets
 from fmseg.records.plans import Fold, Plans
 from fmseg.records.run import RunFolder
+from fmseg.records.selection import Selection
 from fmseg.sampling.store import Store
-from fmseg.stages.train.targets import digest_of_targets
+from fmseg.stages import train as stages_train
 
 NAME = "Dataset501_Discs"
 PREPARE = ("plan_and_preprocess", "-d", "501", "-np", "0", "-q")
@@ -102,6 +105,58 @@ def test_other_labels_are_another_digest(raw_dataset, tmp_path, capsys, task):
     assert digest_of_targets(workspace, plans, folds[0]) != before
     others = Fold(train=("P01_0",), val=("P02_0",))
     assert digest_of_targets(workspace, plans, others) == digest_of_targets(workspace, plans, others)
+
+
+def test_a_recipe_trained_on_labels_that_were_mended_since_is_not_ranked(raw_dataset, tmp_path, capsys):
+    workspace = raw_dataset(NAME)
+    assert typed(capsys, tmp_path, *PREPARE)[0] == 0
+    train = ("train", "501", "--set", "iterations=1", "-q", "--init", "scratch", "--num-workers", "0")
+    assert typed(capsys, tmp_path, *train, "-r", "linear")[0] == 0
+    write_case(workspace.raw_dataset(NAME), "P00_0", 5)
+    assert typed(capsys, tmp_path, *PREPARE)[0] == 0
+    code, said = typed(capsys, tmp_path, "find_best", "501")
+    assert code == 2 and "other labels than the dataset has now" in said and "--fresh" in said
+    assert typed(capsys, tmp_path, *train, "-r", "upernet_frozen")[0] == 0
+    best = Selection.load(workspace.results_of(NAME) / "selection.json")
+    assert [member.runs.split("-")[0] for member in best.members] == ["upernet_frozen"]
+
+
+def test_a_fresh_start_that_was_stopped_goes_on_without_the_option(raw_dataset, tmp_path, capsys, monkeypatch):
+    workspace = raw_dataset(NAME)
+    assert typed(capsys, tmp_path, *PREPARE)[0] == 0
+    train = ("train", "501", "-r", "linear", "--set", "iterations=1", "--init", "scratch", "--num-workers", "0")
+    assert typed(capsys, tmp_path, *train)[0] == 0
+    runs = workspace.results_of(NAME) / "linear-scratch__fmsegPlans"
+    assert typed(capsys, tmp_path, *train, "--fresh", "--set", "iteration=2")[0] == 2  # a wrong word removes nothing
+    assert len(list(runs.glob("fold_*/finished.json"))) == 3
+    learn = stages_train.train
+
+    def stopped(workspace, name, fold, options):
+        if fold == 1:
+            raise Interrupted("Stopped by SIGINT.", signal.SIGINT)
+        return learn(workspace, name, fold, options)
+
+    monkeypatch.setattr(stages_train, "train", stopped)
+    code, said = typed(capsys, tmp_path, *train, "--fresh")
+    assert code == 130 and "Leave out --fresh" in said
+    assert [path.parent.name for path in runs.glob("fold_*/finished.json")] == ["fold_0"]
+    monkeypatch.setattr(stages_train, "train", learn)
+    before = (runs / "fold_0" / "finished.json").stat().st_mtime_ns
+    assert typed(capsys, tmp_path, *train)[0] == 0
+    assert (runs / "fold_0" / "finished.json").stat().st_mtime_ns == before
+    assert len(list(runs.glob("fold_*/finished.json"))) == 3
+
+
+def test_a_fold_with_other_settings_than_those_beside_it_is_told(raw_dataset, tmp_path, capsys):
+    raw_dataset(NAME)
+    assert typed(capsys, tmp_path, *PREPARE)[0] == 0
+    train = ("-r", "linear", "--init", "scratch", "--num-workers", "0", "--set")
+    said = [
+        typed(capsys, tmp_path, "train", "501", f"fold{n}", *train, f"iterations={m}")[1]
+        for n, m in [(0, 1), (2, 1), (1, 2)]
+    ]
+    assert "other settings" not in said[0] + said[1]
+    assert "fold_0 was trained with other settings" in said[2] and "iterations 1, now 2" in " ".join(said[2].split())
 
 
 def test_a_run_does_not_go_on_with_other_labels(tmp_path):

@@ -139,6 +139,7 @@ def test_dictionaries_of_older_numpy_are_parsed_too(tmp_path, protocol):
 def test_jnu_ifm_frames_are_grouped_by_video(brought):
     summary, dataset = brought("jnu_ifm")
     assert len(set(dataset.patients_of_cases().values())) == 2 and summary.num_cases == 4
+    assert dataset.declaration.patient_unit == "video"
     assert set(np.unique(label_of(dataset, "20190830T115515_2"))) == {0, 1, 2}
     assert not label_of(dataset, "20190830T115515_15").any()
     assert all("coloured copy" in reason for file, reason in summary.skipped if "mask_enhance" in file)
@@ -169,6 +170,12 @@ def test_a_table_of_classes(brought):
     summary, dataset = brought("table")
     assert dataset.classes_of_cases() == {"0": "solid", "1": "cyst"} and summary.num_tests == 1
     assert dataset.patients_of_cases() == {"0": "1", "1": "2", "2": "3"}
+
+
+def test_a_table_of_its_own_is_no_folder_that_cannot_be_listed(workspace, tmp_path, caplog):
+    source = make_table(tmp_path / "source")
+    convert(workspace, "auto", next(source.glob("*.csv")), 501)
+    assert "cannot be listed" not in caplog.text
 
 
 def test_a_table_of_masks_names_rows_that_cannot_be_used(workspace, tmp_path):

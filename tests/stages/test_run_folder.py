@@ -40,5 +40,5 @@ def test_a_setting_that_one_run_leaves_at_its_default_is_named_too(tmp_path):
         folder = RunFolder(tmp_path / f"{first.mixup}")
         folder.path.mkdir()
         folder.claim(run.evolve(recipe=first))
-        with pytest.raises(UsageError, match=r"other settings \(recipe\.label_smoothing, recipe\.mixup\)"):
+        with pytest.raises(UsageError, match=r"other settings \(recipe\.label_smoothing .*, recipe\.mixup .*\)"):
             folder.claim(run.evolve(recipe=second))

@@ -19,7 +19,7 @@ from fmseg.inference.probabilities import ENDING
 from fmseg.planning.planner import plans_file
 from fmseg.records.benchmark import BenchmarkScore
 from fmseg.records.plans import Plans
-from fmseg.records.protocol import OFFICIAL, Protocol
+from fmseg.records.protocol import OFFICIAL, Protocol, Study
 from fmseg.records.run import RunConfig
 from fmseg.records.scores import ClassificationScores, Scores
 from fmseg.reporting.benchmark_tables import BenchmarkTable, draw_label_curves, summarise
@@ -30,6 +30,7 @@ from fmseg.workspace import Workspace, dataset_id
 
 __all__ = [
     "BenchmarkRun",
+    "extended",
     "fitting_recipes",
     "is_done",
     "need_current",
@@ -68,18 +69,35 @@ def plan_runs(workspace: Workspace, protocol: Protocol, plans_name: str) -> list
     return sorted(unique.values(), key=lambda run: run.split)
 
 
+def extended(
+    workspace: Workspace, study: Study, recipes: Sequence[str], cohorts: Sequence[str], plans_name: str
+) -> Study:
+    """Return a study with more recipes, those of them that are for its task, as planned, and with more cohorts."""
+    plans = _plans_of(workspace, workspace.dataset_name(study.dataset), plans_name)
+    named = study.recipes or {name: {} for name in plans.recipes}
+    new = [name for name in recipes if name not in named and plans.finetuning is not None]
+    more: dict[str, dict[str, str]] = {name: {} for name in new if fits(name, plans)}
+    return study.evolve(
+        recipes=named | more if recipes else study.recipes, cohorts=tuple(dict.fromkeys((*study.cohorts, *cohorts)))
+    )
+
+
 def fitting_recipes(workspace: Workspace, dataset: str, names: Sequence[str], plans_name: str) -> list[str]:
     """Return those recipes that are for a dataset's task. Raises UsageError if none is."""
-    path = workspace.prepared(dataset) / plans_file(plans_name)
-    plans = Plans.load(workspace.need(path, f"fmseg plan_and_preprocess -d {dataset_id(dataset)}"))
+    plans = _plans_of(workspace, dataset, plans_name)
     found = [name for name in names if plans.finetuning is not None and fits(name, plans)]
     if names and not found:
         raise UsageError(f"None of {', '.join(names)} is a recipe for {plans.task}, as {dataset} needs it.")
     return found
 
 
+def _plans_of(workspace: Workspace, dataset: str, plans_name: str) -> Plans:
+    path = workspace.prepared(dataset) / plans_file(plans_name)
+    return Plans.load(workspace.need(path, f"fmseg plan_and_preprocess -d {dataset_id(dataset)}"))
+
+
 def need_current(runs: Iterable[BenchmarkRun], *, fresh: bool) -> None:
-    """Raise UsageError if some runs were made under another plan, on other cases, or from other weights than now.
+    """Raise UsageError if some runs were made under other plans or numbers, on other cases or labels, or weights.
 
     fresh: what they came to is forgotten instead.
     """
@@ -90,8 +108,8 @@ def need_current(runs: Iterable[BenchmarkRun], *, fresh: bool) -> None:
                 path.unlink()
     elif stale:
         raise UsageError(
-            f"{len(stale)} runs were trained under another plan, on other cases or from other weights than now, such "
-            f"as {stale[0].folder.path}. Train those anew, and no others, with: --fresh"
+            f"{len(stale)} runs were trained under other plans or numbers, on other cases or labels, or from other "
+            f"weights than now, such as {stale[0].folder.path}. Train those anew, and no others, with: --fresh"
         )
 
 
@@ -148,7 +166,7 @@ def tables_of(runs: Sequence[BenchmarkRun]) -> BenchmarkTable:
     for run in runs:
         key = (run.dataset, run.regime.name)
         expected[key] = max(expected.get(key, 0), run.split + 1)
-    return summarise(scores_of(runs), expected)
+    return summarise(scores_of(runs), expected, {run.dataset: run.setting.fingerprint for run in runs})
 
 
 def write_tables(workspace: Workspace, protocol: Protocol, runs: Sequence[BenchmarkRun]) -> Path:

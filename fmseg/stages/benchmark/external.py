@@ -1,11 +1,11 @@
 """Test a trained network on images that are in no store: an official test set, or another cohort.
 
 They are read, prepared and predicted as ``predict`` does it. An image that was trained on is left out, whatever it
-is called, and so is one of a class that the network does not know.
+is called, and so is one without a label, or with one that the network cannot give.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,10 +14,10 @@ import numpy as np
 
 from fmseg.console import track
 from fmseg.errors import BadData
-from fmseg.imaging.case import Case, content_hash
+from fmseg.imaging.case import Case, Spacing, content_hash
 from fmseg.imaging.decode import targets_from_classes
 from fmseg.imaging.metrics import background_counts, score_case
-from fmseg.imaging.readers import read_label
+from fmseg.imaging.readers import read_reference
 from fmseg.inference.cases import Failure
 from fmseg.inference.class_scoring import score_classes
 from fmseg.inference.classes import ClassPredictor, Verdict
@@ -29,12 +29,12 @@ from fmseg.inference.out_of_fold_classes import save_class_scores
 from fmseg.inference.predictor import Prediction, Predictor
 from fmseg.inference.scoring import NSD_TOLERANCE, score
 from fmseg.planning.patients import known_patients
-from fmseg.records.dataset import CaseFiles, Dataset, visible_files
+from fmseg.records.dataset import SPACINGS, CaseFiles, Dataset, visible_files
 from fmseg.records.endings import strip_ending
-from fmseg.records.labels import LabelScheme, split_classes
+from fmseg.records.labels import ClassScheme, LabelScheme, split_classes
 from fmseg.records.plans import Fold, Plans
 from fmseg.records.scores import CaseScore, ClassificationScores, Scores
-from fmseg.records.tables import read_classes
+from fmseg.records.tables import read_classes, read_spacings
 from fmseg.workspace import Workspace
 
 T = TypeVar("T")
@@ -49,6 +49,7 @@ class Tested:
     scores: Scores | ClassificationScores
     #: test images that the pretraining had met; None where nobody knows
     seen_in_pretraining: int | None
+    #: trained on, unreadable, without a label, or of classes that the network cannot answer with
     left_out: int
 
 
@@ -70,7 +71,9 @@ def score_elsewhere(workspace: Workspace, run_folder: Path, name: str, place: Pa
     tested = way(workspace, member, dataset, exposure, is_own=is_own)
     target = place / "test" if is_own else place
     if isinstance(tested.scores, Scores):
-        save_scores(tested.scores, target)
+        maps = {case.name: case.label for case in _images(dataset, is_own=is_own) if case.label is not None}
+        # predictions are not kept
+        save_scores(tested.scores, target, scheme_of(config), {name: (path, path) for name, path in maps.items()})
     else:
         save_class_scores(tested.scores, target)
     return tested
@@ -93,12 +96,11 @@ def _on_label_maps(
     scheme = scheme_of(member.config)
     read = label_reader(dataset.labels, scheme, dataset.name)
     cases = [case for case in _images(dataset, is_own=is_own) if case.label is not None]
-    unit = distance_unit([case.label for case in cases if case.label is not None])
+    unit = distance_unit(cases)
     patients = known_patients(workspace, dataset, [case.name for case in cases])
 
     def finish(done: Prediction) -> tuple[str, CaseScore]:
-        assert done.files.label is not None
-        reference, spacing = read(done.files.label)
+        reference, spacing = read(done.files)
         rule = spacing if unit == "mm" else None
         found = score_case(done.labels, reference, scheme, rule, NSD_TOLERANCE)
         background = background_counts(done.labels, reference, scheme)
@@ -117,8 +119,8 @@ def _on_classes(workspace: Workspace, member: Member, dataset: Dataset, exposure
     scheme = classes_of(member.config)
     source = dataset.folder / ("labelsTs.csv" if is_own else "labelsTr.csv")
     labels = read_classes(source)
-    images = [case for case in _images(dataset, is_own=is_own) if labels.get(case.name)]
-    cases = [case for case in images if set(split_classes(labels[case.name])) <= set(scheme.names)]
+    images = _images(dataset, is_own=is_own)
+    cases = answerable(images, labels, scheme)
 
     def finish(files: CaseFiles, case: Case, verdict: Verdict) -> tuple[str, str, np.ndarray]:
         return exposure.sight(content_hash(case.voxels)), files.name, verdict.probabilities
@@ -137,9 +139,19 @@ def _on_classes(workspace: Workspace, member: Member, dataset: Dataset, exposure
     return Tested(scores, _count_seen([sight for sight, _, _ in kept]), len(images) - len(kept))
 
 
+def answerable(images: Sequence[CaseFiles], labels: Mapping[str, str], scheme: ClassScheme) -> list[CaseFiles]:
+    """Return the images whose label a network could have given: of known classes, none or several only if it may."""
+
+    def is_answerable(label: str) -> bool:
+        shown = split_classes(label)
+        return set(shown) <= set(scheme.names) and (len(shown) == 1 or not scheme.is_exclusive)
+
+    return [case for case in images if case.name in labels and is_answerable(labels[case.name])]
+
+
 def label_reader(
     theirs: LabelScheme, ours: LabelScheme, name: str
-) -> Callable[[Path], tuple[np.ndarray, tuple[float, float, float] | None]]:
+) -> Callable[[CaseFiles], tuple[np.ndarray, Spacing]]:
     """Return a function that reads label maps of one scheme as those of another: (values (Z, Y, X), spacing in mm).
 
     Classes are told by their names, whatever their values. Raises BadData if names or regions differ.
@@ -156,11 +168,11 @@ def label_reader(
         for one, values in zip(theirs.names, theirs.values, strict=True):
             table[list(values)] = value_of[one][0]
 
-    def read(path: Path) -> tuple[np.ndarray, tuple[float, float, float] | None]:
-        values, geometry = read_label(path)
+    def read(case: CaseFiles) -> tuple[np.ndarray, Spacing]:
+        values, spacing = read_reference(case)
         if values.max(initial=0) >= len(table):
-            raise BadData(f"{path}: the value {values.max()} is not declared in dataset.json.")
-        return table[values], geometry.spacing_mm
+            raise BadData(f"{case.label}: the value {values.max()} is not declared in dataset.json.")
+        return table[values], spacing
 
     return read
 
@@ -171,8 +183,9 @@ def _images(dataset: Dataset, *, is_own: bool) -> list[CaseFiles]:
         return list(dataset.training_cases())
     folder = dataset.folder / "labelsTs"
     maps = {strip_ending(path.name): path for path in visible_files(folder)} if folder.is_dir() else {}
+    sizes = read_spacings(dataset.folder / SPACINGS)
     return [
-        CaseFiles(case.name, case.images, maps.get(case.name))
+        CaseFiles(case.name, case.images, maps.get(case.name), case.spacing_mm or sizes.get(case.name))
         for case in find_inputs(dataset.folder / "imagesTs").cases
     ]
 

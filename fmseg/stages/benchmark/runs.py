@@ -13,13 +13,16 @@ from fmseg.networks.cnn import TIMM_MODELS, find_weights
 from fmseg.networks.decoders import decoders
 from fmseg.networks.segmenter import segmenters
 from fmseg.planning.assignment import Assignment
-from fmseg.planning.finetuning import adapt_finetuning, finetuning_images_per_s, predicted_fold_seconds, step_gflop
+from fmseg.planning.classification import careful_with_classes
+from fmseg.planning.finetuning import adapt_finetuning, pretraining_strength
 from fmseg.planning.folds import load_folds
-from fmseg.planning.length import of_settings
+from fmseg.planning.length import of_settings, run_seconds
 from fmseg.planning.planner import plans_file
 from fmseg.planning.regimes import Regime, check_apart, fit_to_regime, held_out, parse_regime, sample_cases
 from fmseg.planning.starting_point import choose_start
+from fmseg.planning.targets import digest_of, read_targets
 from fmseg.records.dataset import Dataset
+from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import Foundation, find_foundations
 from fmseg.records.labels import split_classes
 from fmseg.records.plans import Fold, Plans
@@ -47,8 +50,13 @@ class Setting:
     patients: Mapping[str, str]
     #: case -> the classes that it shows
     classes: Mapping[str, tuple[str, ...]]
+    #: case -> digest of its label map, or its class
+    targets: Mapping[str, str]
     folds: tuple[Fold, ...]
-    num_images: int
+    #: case -> how many images it has
+    num_images: Mapping[str, int]
+    #: it says what patients are known from
+    fingerprint: Fingerprint
 
     def pool(self, split: int) -> Fold:
         """Return all cases that a split may learn from, and those that it is tested on, of other patients."""
@@ -77,6 +85,8 @@ class BenchmarkRun:
     start: str
     settings: dict[str, str]
     work: Assignment
+    #: of its training
+    numbers: Recipe
     folder: RunFolder
     #: of what it starts from; empty for random weights
     weights_sha256: str
@@ -86,13 +96,14 @@ class BenchmarkRun:
 
     @property
     def is_stale(self) -> bool:
-        """Whether what lies there was trained under another plan, on other cases or from other weights."""
+        """Whether what lies there was trained under other plans or numbers, on other cases or labels, or weights."""
         path = self.folder.path / "run.json"
         if not path.exists():
             return False
         there = RunConfig.load(path)
         is_same = there.plans.digest() == self.work.plans.digest() and there.cases == self.work.cases
-        return not is_same or there.init.sha256 != self.weights_sha256
+        is_same = is_same and (not there.labels or there.labels == digest_of(self.setting.targets, there.cases))
+        return not is_same or there.init.sha256 != self.weights_sha256 or there.recipe != self.numbers
 
     @property
     def state(self) -> Literal["waiting", "begun", "trained"]:
@@ -148,7 +159,7 @@ def open_setting(workspace: Workspace, study: Study, plans_name: str) -> Setting
             f"{name} has no folder imagesTs to test on. Put its test images and labels (labelsTs, or labelsTs.csv) "
             "there, or hold some out with: test: 0.2"
         )
-    cohorts = tuple(workspace.dataset_name(each) for each in study.cohorts)
+    cohorts = tuple(dict.fromkeys(workspace.dataset_name(each) for each in study.cohorts))
     if name in cohorts:
         raise UsageError(f"{name} is learned from, so it is no cohort. Test on its own patients with: test: 0.2")
     _ = study.share  # a wrong word is refused before anything runs
@@ -160,8 +171,10 @@ def open_setting(workspace: Workspace, study: Study, plans_name: str) -> Setting
         cases=tuple(fact.case for fact in facts),
         patients={fact.case: fact.patient for fact in facts},
         classes=classes,
+        targets=read_targets(workspace, plans, [fact.case for fact in facts]),
         folds=load_folds(workspace.need(folder / "splits_final.json", command)),
-        num_images=len(store),
+        num_images={fact.case: len(store.cases[fact.case]) for fact in facts},
+        fingerprint=Fingerprint.load(workspace.need(folder / "dataset_fingerprint.json", command)),
     )
 
 
@@ -243,14 +256,19 @@ def need_fitting(name: str, plans: Plans) -> None:
 
 def _run(workspace: Workspace, setting: Setting, regime: Regime, split: int, cases: Fold, way: Way) -> BenchmarkRun:
     plans = setting.plans
-    assert plans.finetuning is not None, "a labelled dataset without a plan for its training"
-    num_images = round(setting.num_images * len(cases.train) / len(setting.cases))
-    planned = fit_to_regime(plans.finetuning, plans.task, max(1, num_images))
+    assert plans.finetuning is not None and plans.labels is not None, "a labelled dataset without a plan for it"
+    num_images = sum(setting.num_images[case] for case in cases.train)
+    shown = [setting.classes[case] for case in cases.train]
+    planned = fit_to_regime(plans.finetuning, plans.labels, num_images, shown)
     # the seed of weights and order is the split's, so that the spread over splits is that of both
     settings = {"seed": str(split)} | way.settings
-    recipe = resolve(way.recipe, adapt_finetuning(of_settings(planned, settings), way.card)[0], settings)
+    of_length = of_settings(planned, settings, num_images if plans.task == "classification" else None)
+    adapted, _ = adapt_finetuning(of_length, way.card)
+    if plans.task == "classification" and way.weights_sha256:
+        adapted, _ = careful_with_classes(adapted, pretraining_strength(way.card) if way.card else 1.0)
+    recipe = resolve(way.recipe, adapted, settings)
     if recipe.patience:
-        raise UsageError("patience would choose the weights by the cases that are tested on. Leave it out.")
+        raise UsageError("patience learns from fewer cases than what it is compared with. Leave it out.")
     test = f"test_{setting.study.test}" + ("_complete" if setting.study.only_complete else "")
     place = workspace.benchmarks() / "runs" / setting.dataset / test / regime.folder
     return BenchmarkRun(
@@ -261,19 +279,9 @@ def _run(workspace: Workspace, setting: Setting, regime: Regime, split: int, cas
         start=way.start,
         settings=settings,
         work=Assignment(plans, cases, split, planned),
+        numbers=recipe,
         folder=RunFolder(place / f"{way.folder}__{plans.name}" / f"split_{split}"),
         weights_sha256=way.weights_sha256,
         takes_foundation=way.network == VIT,
-        predicted_seconds=_seconds(setting, recipe, way.card, len(cases.val)),
+        predicted_seconds=run_seconds(recipe, plans, way.card, sum(setting.num_images.values()), len(cases.val)),
     )
-
-
-def _seconds(setting: Setting, recipe: Recipe, card: Foundation | None, num_test: int) -> float:
-    """Return the time of a run by rule of thumb: its steps, or features of all images, and the test."""
-    plans = setting.plans
-    architecture = card.architecture if card else plans.pretraining.architecture
-    images_per_s = finetuning_images_per_s(plans.hardware, step_gflop(recipe, architecture) / 3)
-    tested = num_test * 2 ** len(plans.mirror_axes)
-    if recipe.learned_by != "steps":
-        return (setting.num_images + tested) / images_per_s
-    return predicted_fold_seconds(recipe, architecture, plans.hardware) + tested / images_per_s

@@ -52,7 +52,7 @@ def bring(source: Path, target: Path) -> Skipped:
         if path.parent.name == "mask_enhance":
             dataset.skip(path, "a coloured copy of a mask")
     reference = "https://doi.org/10.6084/m9.figshare.14371652"
-    declaration = {"labels": LABELS, "task": "segmentation", "reference": reference}
+    declaration = {"labels": LABELS, "task": "segmentation", "reference": reference, "patient_unit": "video"}
     return dataset.finish(declaration, "neither a frame nor its mask")
 
 

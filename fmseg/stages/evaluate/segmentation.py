@@ -10,16 +10,17 @@ from fmseg.imaging.readers import read_label
 from fmseg.inference.out_of_fold import Shape, save_scores, score_cases
 from fmseg.inference.prediction_table import read_seen_of
 from fmseg.planning.patients import known_patients
-from fmseg.records.dataset import CaseFiles, Dataset, visible_files
+from fmseg.records.dataset import SPACINGS, CaseFiles, Dataset, visible_files
 from fmseg.records.endings import image_endings, strip_ending
 from fmseg.records.scores import Scores
+from fmseg.records.tables import read_spacings
 from fmseg.workspace import Workspace
 
 
 def evaluate(workspace: Workspace, dataset: Dataset, predictions: Path, labels: Path) -> Scores:
     """Score every label map of ``labels`` that has a prediction of the same name; the endings may differ.
 
-    summary.json has nnU-Net's keys.
+    summary.json is as nnU-Net writes it.
     """
     found, wanted = _maps(predictions), _maps(labels)
     missing = [case for case in wanted if case not in found]
@@ -29,13 +30,14 @@ def evaluate(workspace: Workspace, dataset: Dataset, predictions: Path, labels: 
             f"{predictions}: {len(missing)} of {len(wanted)} predictions are missing: {listed}. "
             "Predict them, or take their label maps out."
         )
+    sizes = read_spacings(dataset.folder / SPACINGS)
     scores = score_cases(
-        [CaseFiles(case, (found[case],), path) for case, path in wanted.items()],
+        [CaseFiles(case, (found[case],), path, sizes.get(case)) for case, path in wanted.items()],
         _read_prediction,
         dataset.labels,
         patients=known_patients(workspace, dataset, list(wanted)),
     ).evolve(seen=read_seen_of(predictions / "report.csv", list(wanted)))
-    save_scores(scores, predictions)
+    save_scores(scores, predictions, dataset.labels, {case: (path, found[case]) for case, path in wanted.items()})
     return scores
 
 

@@ -194,7 +194,7 @@ def _hash_list(hashes: np.ndarray) -> bytes:
 
 def _without_people(config: RunConfig) -> RunConfig:
     """Return a run without the names of its cases and the paths of its command line."""
-    return config.evolve(cases=Fold(train=(), val=()), provenance=_without_command(config.provenance))
+    return config.evolve(cases=Fold(train=(), val=()), watched=(), provenance=_without_command(config.provenance))
 
 
 def _without_command(provenance: Provenance) -> Provenance:

@@ -15,6 +15,7 @@ from fmseg.inference.cost import cost_of, gflop_of
 from fmseg.inference.exposure import pretraining_exposure, seen_cases, tell
 from fmseg.inference.trained import SELECTION, finished_folds, trained_recipes, training_command
 from fmseg.planning.folds import load_folds
+from fmseg.planning.targets import read_targets
 from fmseg.records.plans import Fold
 from fmseg.records.run import RunConfig
 from fmseg.records.seen import Seen
@@ -86,7 +87,7 @@ def find_best(workspace: Workspace, name: str, *, max_models: int = 3) -> Select
         candidates=tuple(sorted(candidates, key=lambda each: -each.score.mean)),
         measure=contest.measure,
         score=contest.figure(refined.pooled),
-        because=f"{because}; {refined.because}",
+        because=f"{because}{_peeked(trained)}; {refined.because}",
         cost=cost,
         seen=seen,
     )
@@ -107,21 +108,33 @@ def _complete_recipes(
 ) -> list[tuple[Recipe, Any]]:
     """Return the recipes whose folds are all finished, with their predictions, best first; the others are named."""
     complete, lacking = [], []
+    targets = _targets(workspace, name, folds)
     for runs in trained_recipes(workspace.results_of(name)):
         missing = [fold for fold in range(len(folds)) if fold not in finished_folds(runs)]
         try:
             if missing:
                 command = training_command(runs, missing[0])
                 raise NotReady(f"fold {', '.join(map(str, missing))} is not finished. Go on with: {command}")
-            recipe = read_recipe(runs, folds)
+            recipe = read_recipe(runs, folds, targets)
             complete.append((recipe, contest.read(recipe)))
         except (NotReady, BadData) as error:
             logger.warning("%s is left out: %s", runs.name, error)
             lacking.append(f"{runs.name}: {error}")
     if not complete:
         found = " ".join(lacking)
-        raise NotReady(f"No recipe of {name} has all of its {len(folds)} folds finished. {found}")
+        raise NotReady(
+            f"No recipe of {name} has all {len(folds)} folds finished under this plan and these labels. {found}"
+        )
     return sorted(complete, key=lambda pair: (-contest.figure(pair[1]).mean, pair[0].name))
+
+
+def _targets(workspace: Workspace, name: str, folds: Sequence[Fold]) -> dict[str, str]:
+    """Return what all cases are scored toward; nothing where no run has noted what it was."""
+    for path in sorted(workspace.results_of(name).glob("*__*/fold_*/run.json")):
+        config = RunConfig.load(path)
+        if config.labels:
+            return read_targets(workspace, config.plans, {case for fold in folds for case in (*fold.train, *fold.val)})
+    return {}
 
 
 def _by_fold(recipe: Recipe, contest: Contest[Any]) -> tuple[float, ...]:
@@ -136,6 +149,17 @@ def _spread(folds: Sequence[float]) -> str:
     if len(folds) < 2:
         return ""
     return f" (folds {min(folds):.3f} to {max(folds):.3f}, standard deviation {stdev(folds):.3f})"
+
+
+def _peeked(trained: Sequence[tuple[Recipe, Any]]) -> str:
+    """Return and log which recipes chose their weights by the cases they are scored on, as ``patience`` did once."""
+    configs = {each.name: each.config for each, _ in trained if each.config.recipe.learned_by == "steps"}
+    names = [name for name, config in configs.items() if config.recipe.patience and not config.watched]
+    if not names:
+        return ""
+    told = f"the score of {', '.join(names)} is too high, since its weights were chosen by the cases that it is of"
+    logger.warning("%s. Train it anew with: fmseg train --fresh", told)
+    return f"; {told}"
 
 
 def _count_seen(workspace: Workspace, name: str, picked: Sequence[Recipe]) -> Seen:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from fmseg.imaging.decode import targets_from_classes
-from fmseg.inference.calibration import cross_entropy, fit_temperature, tempered
+from fmseg.inference.calibration import calibrate, tempered
 from fmseg.inference.class_scoring import macro_f1, score_classes, share_of_draws_better
 from fmseg.inference.ensemble import pick_greedily
 from fmseg.inference.members import classes_of
@@ -91,11 +91,10 @@ class ClassContest(Contest[Pooled]):
 
     def refine(self, mates: Mates, picks: Sequence[int], pooled: Pooled) -> Refined[Pooled]:
         """Return an ensemble with its temperature, which changes no decision."""
-        temperature = fit_temperature(pooled.probabilities, pooled.targets, pooled.scheme)
-        after = _again(pooled, tempered(pooled.probabilities, temperature, pooled.scheme))
-        losses = (cross_entropy(each.probabilities, each.targets, each.scheme) for each in (pooled, after))
-        because = "temperature {} takes the cross-entropy from {:.3f} to {:.3f}".format(temperature, *losses)
-        return Refined(after, temperature=temperature, because=because)
+        patients = [case.patient for case in pooled.scores.cases]
+        found = calibrate(pooled.probabilities, pooled.targets, pooled.scheme, patients)
+        after = _again(pooled, tempered(pooled.probabilities, found.temperature, pooled.scheme))
+        return Refined(after, temperature=found.temperature, because=found.because)
 
     def save(self, pooled: Pooled, folder: Path) -> None:
         """Write scores.json, summary.json and probabilities.npz."""

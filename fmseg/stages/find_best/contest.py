@@ -8,7 +8,9 @@ from typing import ClassVar, Generic, TypeVar
 
 from fmseg.errors import BadData
 from fmseg.inference.trained import training_command
+from fmseg.planning.targets import digest_of
 from fmseg.records.plans import Fold
+from fmseg.records.record import differing
 from fmseg.records.run import RunConfig
 from fmseg.records.scores import Interval
 from fmseg.records.selection import CleanUp
@@ -78,8 +80,12 @@ class Contest(ABC, Generic[P]):
         """Write the scores of what was chosen."""
 
 
-def read_recipe(runs: Path, folds: Sequence[Fold]) -> Recipe:
-    """Return a recipe from the folder of its runs. Raises BadData if a fold was trained on other cases or plans."""
+def read_recipe(runs: Path, folds: Sequence[Fold], targets: Mapping[str, str]) -> Recipe:
+    """Return a recipe from the folder of its runs.
+
+    targets: what all cases are scored toward, as of ``read_targets``. Raises BadData if a fold was trained on other
+    cases, labels or plans.
+    """
     folders = tuple(runs / f"fold_{number}" for number in range(len(folds)))
     configs = [RunConfig.load(folder / "run.json") for folder in folders]
     for number, (fold, config) in enumerate(zip(folds, configs, strict=True)):
@@ -88,7 +94,23 @@ def read_recipe(runs: Path, folds: Sequence[Fold]) -> Recipe:
                 f"{folders[number]}: trained on other folds or under another plan than now. Train it again with: "
                 f"{training_command(runs, number)} --fresh"
             )
+        if others := differing(configs[0].recipe, config.recipe):
+            raise BadData(
+                f"{folders[number]}: trained with other settings than {folders[0].name} ({', '.join(others)}), so they "
+                f"are no folds of one recipe. Train it as the others: {training_command(runs, number)} --fresh"
+            )
+        if config.labels and not _is_of(config, targets):
+            raise BadData(
+                f"{folders[number]}: trained and scored on other labels than the dataset has now. Train it again with: "
+                f"{training_command(runs, number)} --fresh"
+            )
     return Recipe(runs.name, configs[0], folders)
+
+
+def _is_of(config: RunConfig, targets: Mapping[str, str]) -> bool:
+    """Return whether a fold learned from, and was scored on, the labels of today."""
+    is_known = {*config.cases.train, *config.cases.val} <= set(targets)
+    return is_known and digest_of(targets, config.cases) == config.labels
 
 
 def title(picks: Mapping[str, int]) -> str:

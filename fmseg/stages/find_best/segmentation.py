@@ -13,16 +13,16 @@ import numpy as np
 
 from fmseg.errors import BadData
 from fmseg.imaging.decode import labels_from_probabilities
-from fmseg.imaging.prepare import prepare_label
+from fmseg.imaging.prepare import scale_label
 from fmseg.imaging.readers import read_label
 from fmseg.inference.ensemble import choose_members, weighted_mean
 from fmseg.inference.members import scheme_of
 from fmseg.inference.out_of_fold import Shape, restored_labels, save_scores, score_cases
 from fmseg.inference.postprocess import apply_clean_up, choose_clean_up
-from fmseg.inference.probabilities import ENDING, load_probabilities
+from fmseg.inference.probabilities import ENDING, load_probabilities, stored_shape
 from fmseg.inference.scoring import score, share_of_draws_better
 from fmseg.records.dataset import CaseFiles, Dataset
-from fmseg.records.plans import Preprocessing
+from fmseg.records.labels import LabelScheme
 from fmseg.records.scores import CaseScore, Interval, Scores
 from fmseg.records.selection import CleanUp
 from fmseg.stages.find_best.contest import Contest, Recipe, Refined
@@ -35,6 +35,8 @@ class Pooled:
     #: case -> probabilities on disk; none of an ensemble, which is averaged anew
     files: Mapping[str, Path]
     scores: Scores
+    #: what the label maps are of
+    scheme: LabelScheme
 
 
 Mates = Sequence[tuple[Recipe, Pooled]]
@@ -57,7 +59,8 @@ class LabelMapContest(Contest[Pooled]):
                 # a case that several folds validate counts once
                 found.setdefault(case.case, case)
                 files.setdefault(case.case, folder / "validation" / f"{case.case}{ENDING}")
-        return Pooled(files, score([found[name] for name in sorted(found)], distance_unit=unit))
+        scores = score([found[name] for name in sorted(found)], distance_unit=unit)
+        return Pooled(files, scores, scheme_of(recipe.config))
 
     def figure(self, pooled: Pooled) -> Interval:
         """Return the mean foreground Dice."""
@@ -75,7 +78,7 @@ class LabelMapContest(Contest[Pooled]):
 
     def together(self, mates: Mates, picks: Sequence[int]) -> Pooled:
         """Return the scores of an ensemble."""
-        return Pooled({}, self._score(mates, picks, []))
+        return Pooled({}, self._score(mates, picks, []), scheme_of(mates[0][0].config))
 
     def share_better(self, one: Pooled, other: Pooled) -> float:
         """Return the share of the resamplings of the patients in which ``one`` has the higher Dice."""
@@ -93,11 +96,13 @@ class LabelMapContest(Contest[Pooled]):
             return Refined(pooled, because="no clean-up helps at full resolution")
         names = ", ".join(f"{rule.rule} of {rule.output}" for rule in rules)
         because = f"clean-up ({names}) raises it to {after.foreground_dice.mean:.4f}"
-        return Refined(Pooled({}, after), clean_up=tuple(rules), because=because)
+        return Refined(Pooled({}, after, scheme), clean_up=tuple(rules), because=because)
 
     def save(self, pooled: Pooled, folder: Path) -> None:
         """Write scores.json and summary.json."""
-        save_scores(pooled.scores, folder)
+        maps = {name: case.label for name, case in self._labelled.items() if case.label is not None}
+        files = {name: (path, pooled.files.get(name, path)) for name, path in maps.items()}
+        save_scores(pooled.scores, folder, pooled.scheme, files)
 
     def _score(self, mates: Mates, picks: Sequence[int], rules: Sequence[CleanUp]) -> Scores:
         """Score an ensemble with its clean-up on the images' own grids."""
@@ -124,14 +129,15 @@ class LabelMapContest(Contest[Pooled]):
         return {case.name: case for case in Dataset.load(raw).training_cases() if case.label is not None}
 
     def _references(self, mates: Mates) -> dict[str, np.ndarray]:
-        preprocessing = mates[0][0].config.plans.preprocessing
-        return {case.name: _prepared_label(case, preprocessing) for case in self._cases(mates)}
+        """Return the label maps at the size that was predicted."""
+        files = mates[0][1].files
+        return {case.name: _scaled_label(case, files[case.name]) for case in self._cases(mates)}
 
 
-def _prepared_label(case: CaseFiles, preprocessing: Preprocessing) -> np.ndarray:
+def _scaled_label(case: CaseFiles, predicted: Path) -> np.ndarray:
     assert case.label is not None
-    values, geometry = read_label(case.label)
-    return prepare_label(values, geometry, preprocessing)
+    _, _, height, width = stored_shape(predicted)
+    return scale_label(read_label(case.label)[0], (height, width))
 
 
 def _mean(case: str, mates: Mates, picks: Sequence[int]) -> np.ndarray:

@@ -21,6 +21,7 @@ from fmseg.inference.choice import load_choice
 from fmseg.inference.exposure import Exposure, exposure_of, tell
 from fmseg.inference.inputs import Inputs, find_inputs
 from fmseg.inference.members import WEIGHTS, Member, outputs_of
+from fmseg.inference.prediction_table import CARD
 from fmseg.inference.trained import Chosen, chosen_runs, trained_results
 from fmseg.records.bundle import MANIFEST
 from fmseg.records.dataset import CaseFiles
@@ -32,8 +33,6 @@ from fmseg.stages.predict.writer import Writer
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
-
-CARD = "predict.json"
 
 #: task -> what writes its predictions
 WRITERS: dict[str, type[Writer]] = {"segmentation": LabelMapWriter, "classification": ClassWriter}

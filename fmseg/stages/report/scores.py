@@ -93,9 +93,7 @@ def _cases_of_maps(pooled: Scores, outcome: Outcome) -> Table:
 
 
 def _of_classes(pooled: ClassificationScores, outcome: Outcome, figures: list[Figure]) -> list[Block]:
-    measures = [("macro F1", pooled.macro_f1), ("balanced accuracy", pooled.balanced_accuracy),
-                ("accuracy", pooled.accuracy), ("AUROC", pooled.auroc), ("AUPRC", pooled.auprc)]  # fmt: skip
-    rows = [_span(name, value, is_strong=name == "macro F1") for name, value in measures if value is not None]
+    rows = [_span(name, value, is_strong=name == "macro F1") for name, value in pooled.intervals.items()]
     told = ", ".join(f"{row.name} {row.middle:.3f}" for row in rows)
     figures.append(Figure("Five views of the same answers", "Means over the classes, with their intervals.",
                           spans(rows, alt=f"{told}.", unit="score")))  # fmt: skip

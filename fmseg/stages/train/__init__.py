@@ -5,6 +5,7 @@ Here is what all tasks share: the folder, the start, the order of things. ``fold
 """
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import cast
@@ -22,15 +23,16 @@ from fmseg.planning.finetuning import adapt_finetuning, pretraining_strength
 from fmseg.planning.folds import load_folds
 from fmseg.planning.length import for_start, of_settings
 from fmseg.planning.planner import DEFAULT_NAME, plans_file
+from fmseg.planning.targets import digest_of_targets
 from fmseg.records.bundle import MANIFEST
 from fmseg.records.plans import Fold, Plans
 from fmseg.records.recipe import Recipe, resolve
+from fmseg.records.record import differing
 from fmseg.records.run import Provenance, RunConfig, RunFolder
 from fmseg.sampling.store import Store
 from fmseg.stages.train import classification, segmentation
-from fmseg.stages.train.fold import FoldRun, FoldScores, Lesson, save_weights
+from fmseg.stages.train.fold import FoldRun, FoldScores, Lesson, save_weights, watched_cases
 from fmseg.stages.train.start import Start, find_start
-from fmseg.stages.train.targets import digest_of_targets
 from fmseg.workspace import Workspace, dataset_id
 
 logger = logging.getLogger(__name__)
@@ -70,11 +72,37 @@ def train(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> 
 
     Goes on where it was stopped; a finished run is only read. Returns None for ALL, which has no validation.
     """
+    work, run = _assigned(workspace, name, fold, options)
+    return train_on(workspace, work, run, options)
+
+
+def forget(workspace: Workspace, name: str, folds: Sequence[int], options: TrainOptions) -> None:
+    """Remove what has been trained of some folds, all of them at once (``--fresh``); on several ranks, call it on all.
+
+    So whoever is stopped goes on without ``--fresh``, and no old fold is taken for a new one. Nothing is removed if
+    the options are not valid: raises what ``train`` does.
+    """
+    found = [_assigned(workspace, name, fold, options) for fold in folds]
+    for work, run in found:
+        network = resolve(options.recipe, _planned(work.plans), options.settings).network
+        start = find_start(workspace, work.plans, run.path.parent, network, options.init)
+        _config(work, start, options, _num_training(workspace, work))
+    runtime = Runtime.detect("float32")
+    if runtime.is_main:
+        for _, run in found:
+            with locked(run.path, "this fold"):
+                run.clear()
+    runtime.barrier()
+    runtime.close()
+
+
+def _assigned(workspace: Workspace, name: str, fold: int, options: TrainOptions) -> tuple[Assignment, RunFolder]:
+    """Return what a fold learns from, and where it lies."""
     plans, cases = load_prepared(workspace, name, fold, options.plans)
     if (workspace.results_of(name) / MANIFEST).exists():
         raise UsageError(f"{workspace.results_of(name)} holds imported models. Give your dataset another number.")
     run = RunFolder(workspace.results_of(name) / f"{options.run_name}__{plans.name}" / _fold_name(fold))
-    return train_on(workspace, Assignment(plans, cases, fold), run, options)
+    return Assignment(plans, cases, fold), run
 
 
 def train_on(workspace: Workspace, work: Assignment, run: RunFolder, options: TrainOptions) -> FoldScores | None:
@@ -84,10 +112,11 @@ def train_on(workspace: Workspace, work: Assignment, run: RunFolder, options: Tr
     network = resolve(options.recipe, _planned(plans), options.settings).network
     start = find_start(workspace, plans, run.path.parent, network, options.init)
     lesson = LESSONS[plans.task]
-    config = _config(work, start, options)
+    config = _config(work, start, options, _num_training(workspace, work))
     runtime = Runtime.detect(config.recipe.precision, deterministic=options.deterministic)
     config = config.evolve(
         labels=digest_of_targets(workspace, plans, work.cases),
+        watched=watched_cases(workspace, config),
         provenance=Provenance.here(
             deterministic=runtime.deterministic, device=runtime.device.type, num_devices=runtime.num_devices
         ),
@@ -97,8 +126,10 @@ def train_on(workspace: Workspace, work: Assignment, run: RunFolder, options: Tr
             if options.fresh:
                 run.clear()
             run.claim(config)
-        runtime.barrier()
-        if not run.is_finished:
+            _warn_of_others(run, config)
+        # other ranks may see late, on a network disk, what is there
+        (is_finished,) = runtime.highest([runtime.is_main and run.is_finished])
+        if not is_finished:
             logger.info("%s, %s: %s", run.path.parent.name, run.path.name, start.init.because)
             if start.init.terms:
                 logger.warning("It is made from other people's weights, so their licence holds: %s.", start.init.terms)
@@ -118,6 +149,18 @@ def train_on(workspace: Workspace, work: Assignment, run: RunFolder, options: Tr
         runtime.barrier()
     runtime.close()
     return lesson.load_scores(run.validation / "scores.json") if work.cases.val else None
+
+
+def _warn_of_others(run: RunFolder, config: RunConfig) -> None:
+    """Say so if a fold beside this one was trained with other settings: ``find_best`` pools folds of one recipe."""
+    for path in sorted(run.path.parent.glob("fold_[0-9]*/run.json")):
+        if others := differing(RunConfig.load(path).recipe, config.recipe):
+            logger.warning(
+                "%s was trained with other settings (%s), so find_best will leave these folds out. Give all of them "
+                "the same --set.",
+                *(path.parent, ", ".join(others)),
+            )
+            return
 
 
 def load_prepared(workspace: Workspace, name: str, fold: int, plans_name: str) -> tuple[Plans, Fold]:
@@ -166,12 +209,14 @@ def _config(
     work: Assignment,
     start: Start,
     options: TrainOptions,
+    num_images: int,
 ) -> RunConfig:
     plans, card, init = work.plans, start.card, start.init
+    classified = num_images if plans.task == "classification" else None
     if work.planned is None:
-        adapted, because = for_start(_planned(plans), options.settings, plans, card)
+        adapted, because = for_start(_planned(plans), options.settings, plans, card, classified)
     else:  # what is compared does the same steps, however long they take
-        adapted, because = adapt_finetuning(of_settings(work.planned, options.settings), card)
+        adapted, because = adapt_finetuning(of_settings(work.planned, options.settings, classified), card)
     if plans.task == "classification" and start.weights is not None:
         adapted, because = careful_with_classes(adapted, pretraining_strength(card) if card else 1.0)
     for reason in because:
@@ -191,6 +236,14 @@ def _config(
         plugins=options.plugins,
         provenance=Provenance.here(),
     )
+
+
+def _num_training(workspace: Workspace, work: Assignment) -> int:
+    """Return the training images by which the numbers of a run are found: of an average fold, so that all are alike."""
+    folder = workspace.prepared(work.plans.dataset)
+    cases = Store.of(folder, work.plans).cases
+    folds = load_folds(folder / "splits_final.json") if work.planned is None else [work.cases]
+    return round(sum(len(cases[case]) for fold in folds for case in fold.train if case in cases) / len(folds))
 
 
 def _planned(plans: Plans) -> Recipe:

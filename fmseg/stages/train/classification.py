@@ -68,9 +68,10 @@ def _train(fold: FoldRun, model: nn.Module) -> nn.Module:
         label_smoothing=recipe.label_smoothing,
         ema_decay=recipe.ema_decay,
     )
-    targets = dict(zip(config.cases.train, _targets(fold, config.cases.train), strict=True))
+    cases = fold.material.train
+    targets = dict(zip(cases, _targets(fold, cases), strict=True))
     samples = WholeImageDataset(fold.store, targets, recipe, mean=config.mean, std=config.std, seed=recipe.seed)
-    seen = spread(config.cases.val, recipe.validation_cases)
+    seen = spread(fold.material.val, recipe.validation_cases)
     wanted = _targets(fold, seen)
     fit_task(fold, task, samples, len(samples), lambda net: validate_classes(net, config, fold.store, seen, wanted))
     return task.averaged

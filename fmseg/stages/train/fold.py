@@ -1,5 +1,6 @@
 """One fold under way, and what is done with it whatever the task: the network, its start, the loop, its weights."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fmseg.errors import BadData, UsageError
 from fmseg.files import writing
+from fmseg.imaging.measure import read_facts
 from fmseg.inference.members import load_weights, outputs_of
 from fmseg.learning.loop import FitOptions, Hook, fit
 from fmseg.learning.optim import adamw, parameter_groups, set_step, sgd, warmup_poly
@@ -17,6 +20,8 @@ from fmseg.learning.runtime import Runtime
 from fmseg.networks.build import backbone_of, build_network
 from fmseg.networks.cnn import TimmClassifier, load_timm_weights
 from fmseg.networks.weights import load_backbone
+from fmseg.planning.regimes import held_out
+from fmseg.records.plans import Fold
 from fmseg.records.recipe import Recipe
 from fmseg.records.run import RunConfig, RunFolder
 from fmseg.records.scores import Interval
@@ -29,6 +34,10 @@ from fmseg.workspace import Workspace
 
 #: weights of the best validation
 BEST = "model_best.safetensors"
+#: of the training cases, to be looked at instead of learned from where a run ends early
+WATCHED_SHARE = 0.2
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +53,13 @@ class FoldRun:
     weights: Path | None
     num_workers: int | None
     checkpoint_minutes: float
+
+    @property
+    def material(self) -> Fold:
+        """The cases that are learned from, and those looked at meanwhile: those of the fold where none are watched."""
+        cases, watched = self.config.cases, set(self.config.watched)
+        train = tuple(case for case in cases.train if case not in watched)
+        return Fold(train=train, val=self.config.watched or cases.val)
 
 
 class FoldScores(Protocol):
@@ -97,6 +113,30 @@ def build_model(config: RunConfig, weights: Path | None) -> nn.Module:
     return model
 
 
+def watched_cases(workspace: Workspace, config: RunConfig) -> tuple[str, ...]:
+    """Return the training cases by which a run ends early: all those of some patients; none without ``patience``.
+
+    Those that it is scored on would flatter it. Raises UsageError if there are too few patients.
+    """
+    if not config.recipe.patience or config.recipe.learned_by != "steps":
+        return ()
+    facts = read_facts(workspace.prepared(config.plans.dataset) / "cases.jsonl")
+    measured = {each.case: each.patient for each in facts}
+    patients = {case: measured.get(case, case) for case in config.cases.train}
+    try:
+        watched = held_out(config.cases.train, patients, WATCHED_SHARE).val
+    except BadData as error:
+        raise UsageError(
+            f"patience holds out patients with {WATCHED_SHARE:.0%} of the training cases, to end a run by them: of "
+            f"{len(set(patients.values()))} there are too few. Leave it out."
+        ) from error
+    logger.info(
+        "%d of %d training cases are held out to end the run by (patience), so it learns from %d",
+        *(len(watched), len(patients), len(patients) - len(watched)),
+    )
+    return watched
+
+
 def fit_task(
     fold: FoldRun,
     task: AveragedTask[Any],
@@ -107,7 +147,7 @@ def fit_task(
     """Train a task to the end of its recipe, from the run's last checkpoint on.
 
     validate: the averaged network -> values to log, the one by which the best weights are kept first. It is called
-    where the fold has validation cases.
+    where the fold has cases to look at.
     """
     recipe = fold.config.recipe
     task.to(fold.runtime.device)
@@ -172,11 +212,11 @@ def _set_step(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> di
 
 
 def _validate(fold: FoldRun, model: nn.Module, validate: Callable[[nn.Module], dict[str, float]]) -> dict[str, float]:
-    """Score the averaged weights on some validation cases; keep the best weights, draw the curves."""
+    """Score the averaged weights on cases that they have not learned from; keep the best ones, draw the curves."""
     if not fold.runtime.is_main:
         return {}
     run, values = fold.run, {}
-    if fold.config.cases.val:
+    if fold.material.val:
         values = validate(model)
         metric = next(iter(values))
         before = [line[metric] for line in run.history() if metric in line]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
+from fmseg.imaging.case import Array
 from fmseg.imaging.measure import read_facts
 from fmseg.inference.members import scheme_of
 from fmseg.inference.out_of_fold import predict_fold, validate
@@ -12,7 +13,8 @@ from fmseg.networks.segmenter import segmenters as networks
 from fmseg.records.dataset import Dataset
 from fmseg.records.plans import spread
 from fmseg.records.scores import Scores
-from fmseg.sampling.patches import PatchDataset, images_by_class
+from fmseg.sampling.patches import PatchDataset
+from fmseg.sampling.presence import images_by_class, values_shown
 from fmseg.stages.train.fold import FoldRun, build_model, fit_task
 from fmseg.tasks.segmentation import SegmentationTask
 
@@ -25,8 +27,8 @@ def learn(fold: FoldRun) -> nn.Module:
     scheme = scheme_of(config)
     model = build_model(config, fold.weights)
     task = SegmentationTask(model, scheme, loss_name=recipe.loss, ema_decay=recipe.ema_decay)
-    images = {case: fold.store.cases[case] for case in config.cases.train}
-    indices = [index for case in images.values() for index in case]
+    images = fold.store.cases
+    indices = [index for case in fold.material.train for index in images[case]]
     samples = PatchDataset(
         fold.store,
         indices,
@@ -35,22 +37,22 @@ def learn(fold: FoldRun) -> nn.Module:
         std=config.std,
         seed=recipe.seed,
         ignore=scheme.ignore,
-        showing=images_by_class(_classes_shown(fold), images) if recipe.foreground_share else (),
+        showing=_images_of_classes(fold, indices),
     )
-    seen = spread(config.cases.val, recipe.validation_cases)
+    seen = spread(fold.material.val, recipe.validation_cases)
     fit_task(
         fold, task, samples, len(indices), lambda averaged: {"val_dice": validate(averaged, config, fold.store, seen)}
     )
     return task.averaged
 
 
-def _classes_shown(fold: FoldRun) -> dict[str, list[str]]:
-    """Return the classes in the label map of each case, as they were measured."""
-    names = scheme_of(fold.config).names
-    facts = read_facts(fold.workspace.prepared(fold.config.plans.dataset) / "cases.jsonl")
-    # a case that could not be read has no counts
-    pairs = ((each.case, zip(names, each.class_counts, strict=False)) for each in facts)
-    return {case: [name for name, (pixels, _) in counts if pixels] for case, counts in pairs}
+def _images_of_classes(fold: FoldRun, indices: list[int]) -> list[Array]:
+    """Return the images that show each class; none where nothing is drawn by class."""
+    if not fold.config.recipe.foreground_share:
+        return []
+    scheme = scheme_of(fold.config)
+    classes = [values for _, values in sorted(zip(scheme.names, scheme.values, strict=True))]
+    return images_by_class(values_shown(fold.store), indices, classes)
 
 
 def score(fold: FoldRun, model: nn.Module) -> Scores:

@@ -1,7 +1,8 @@
-"""What the cases of a fold are trained and scored toward, as a digest: a run never goes on with other labels."""
+"""What cases are trained and scored toward, as a digest: scores on other labels are never set beside each other."""
 
 import json
 import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fmseg.errors import BadData, NotReady
@@ -18,22 +19,31 @@ logger = logging.getLogger(__name__)
 
 
 def digest_of_targets(workspace: Workspace, plans: Plans, cases: Fold) -> str:
-    """Return the SHA-256 of case -> content of its label map, or its class.
+    """Return the digest of what a fold is trained and scored toward. Raises what ``read_targets`` does."""
+    return digest_of(read_targets(workspace, plans, (*cases.train, *cases.val)), cases)
+
+
+def digest_of(targets: Mapping[str, str], cases: Fold) -> str:
+    """Return the SHA-256 of the targets of some cases. targets: as of ``read_targets``."""
+    found = {case: targets[case] for case in (*cases.train, *cases.val)}
+    return sha256(json.dumps(found, sort_keys=True).encode())
+
+
+def read_targets(workspace: Workspace, plans: Plans, cases: Iterable[str]) -> dict[str, str]:
+    """Return case -> digest of the content of its label map, or its class.
 
     Files that were touched since they were measured are read again. Raises NotReady with the command that mends it
     if one of them is another one, or gone.
     """
     dataset = Dataset.load(workspace.raw_dataset(plans.dataset))
-    wanted = {*cases.train, *cases.val}
+    wanted = set(cases)
     path = workspace.prepared(plans.dataset) / "cases.jsonl"
     facts = {fact.case: fact for fact in read_facts(path) if fact.case in wanted}
     _need_unchanged(dataset, facts, path)
     if plans.task == "classification":
         given = dataset.classes_of_cases()
-        found = {case: given.get(case, "") for case in wanted}
-    else:
-        found = {case: facts[case].label_hash for case in wanted}
-    return sha256(json.dumps(found, sort_keys=True).encode())
+        return {case: given.get(case, "") for case in wanted}
+    return {case: facts[case].label_hash for case in wanted}
 
 
 def _need_unchanged(dataset: Dataset, facts: dict[str, CaseFacts], path: Path) -> None:
