@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Generic, TypeVar
 
+from fmseg.errors import EnvironmentProblem
 from fmseg.registry import load_plugins
 from fmseg.sampling.cluster import Cluster
 
@@ -48,7 +49,7 @@ class Workers(Generic[T, R]):
     cluster: Cluster | None = None
 
     def map(self, items: Sequence[T]) -> Iterator[R]:
-        """Yield the result for each item, in order."""
+        """Yield the result for each item, in order. Raises EnvironmentProblem if no process can start."""
         if self.cluster is not None:
             chunk_size = CLUSTER_CHUNKS * self.chunk_size if self.chunk_size > 1 else 1
             yield from self.cluster.map(
@@ -89,6 +90,7 @@ class Workers(Generic[T, R]):
         while waiting:
             with _pool(1, self.preload, self.plugins) as pool:
                 try:
+                    _need_alive(pool)
                     while waiting:
                         yield pool.submit(self.function, waiting[0]).result()
                         waiting.popleft()
@@ -100,6 +102,18 @@ def _pool(num_processes: int, preload: str, plugins: tuple[str, ...]) -> Process
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
     return ProcessPoolExecutor(num_processes, context, _start, (plugins,))
+
+
+def _need_alive(pool: ProcessPoolExecutor) -> None:
+    """Raise EnvironmentProblem if a process ends before it has been given a case, so that no case can be the reason."""
+    try:
+        pool.submit(int).result()
+    except BrokenProcessPool as error:
+        raise EnvironmentProblem(
+            "The processes that read images end before they begin; what they said stands above. A script that starts "
+            "them must be a file, and call fmseg below: if __name__ == '__main__'. One process is enough with "
+            "num_processes=0 (-np 0)."
+        ) from error
 
 
 def _start(plugins: tuple[str, ...]) -> None:

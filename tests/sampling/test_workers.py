@@ -36,6 +36,22 @@ def test_a_crash_costs_its_case_alone():
     assert list(workers.map(range(33))) == wanted
 
 
+def test_a_script_that_its_processes_cannot_import_is_told_so():
+    """A script without a guard, here one without a file, kills each of them at its start."""
+    code = textwrap.dedent(
+        """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from test_workers import *
+        list(Workers(square, dead, 2, "fmseg.errors").map(range(50)))
+        """
+    )
+    command = [sys.executable, "-", str(Path(__file__).parent)]
+    done = subprocess.run(command, input=code, capture_output=True, text=True, check=False)
+    assert "EnvironmentProblem" in done.stderr and "__main__" in done.stderr.splitlines()[-1]
+    assert done.stderr.count("FileNotFoundError") < 10, "nothing is tried case by case"
+
+
 def test_the_processes_end_with_a_killed_parent(tmp_path):
     code = textwrap.dedent(
         """
