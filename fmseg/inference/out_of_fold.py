@@ -1,5 +1,6 @@
 """Predictions of cases that a network was not trained on: during training, and at the end of a fold."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from fmseg.records.scores import CaseScore, Scores
 
 #: (Z, Y, X)
 Shape = tuple[int, int, int]
+#: names of cases that are predicted together
+Group = list[str]
 
 
 class PreparedCases(Protocol):
@@ -49,11 +52,29 @@ def validate(model: nn.Module, config: RunConfig, store: PreparedCases, names: S
     """Return the mean foreground Dice of some cases at prepared resolution, without mirroring: quick."""
     scheme = scheme_of(config)
     rows = []
-    for name, probabilities in _predicted(model, config, store, names, mirror=False):
+    for name, probabilities in _predicted(model, config, store, _groups(config, store, names), mirror=False):
         labels = labels_from_probabilities(probabilities, scheme)
         references = [label for index in store.cases[name] if (label := store.label(index)) is not None]
         rows.append(dice_of_case(labels, np.stack(references), scheme))
     return mean_dice(np.array(rows))
+
+
+class Ranks(Protocol):
+    """The processes that share the work of a fold: ``learning.runtime`` has them."""
+
+    @property
+    def rank(self) -> int:
+        """The number of this one."""
+
+    @property
+    def world(self) -> int:
+        """How many there are."""
+
+    def from_main(self, text: str) -> str:
+        """Return rank 0's text on all ranks, which must all call this."""
+
+    def gathered(self, text: str) -> list[str]:
+        """Return the text of each rank on all ranks, which must all call this."""
 
 
 def predict_fold(
@@ -64,29 +85,51 @@ def predict_fold(
     folder: Path,
     *,
     patients: Mapping[str, str],
+    ranks: Ranks,
 ) -> Scores:
     """Predict the fold's validation cases as ``predict`` would, and score them on their own grid.
 
-    cases: of the raw dataset, for their label maps. folder: the run's ``validation``, which gets one .prob file
-    per case, scores.json and summary.json. Raises BadData naming a label map that does not fit.
+    Each rank does a share, so all must call this. A case whose prediction lies in the folder, from before a run was
+    stopped, is scored only. cases: of the raw dataset, for their label maps. folder: the run's ``validation``, which
+    gets one .prob file per case, scores.json and summary.json. Raises BadData naming a label map that does not fit.
     """
+    scheme = scheme_of(config)
     labelled = {case.name: case for case in cases if case.label is not None}
     names = sorted(config.cases.val, key=natural_key)
     missing = [name for name in names if name not in labelled]
     if missing:
         raise BadData(f"{missing[0]} and {len(missing) - 1} more cases of the fold have no label map any more.")
-    for name, probabilities in track(_predicted(model, config, store, names), "validate", len(names)):
-        save_probabilities(folder / f"{name}{ENDING}", probabilities)
-    scores = score_cases(
-        [labelled[name] for name in names],
+    files = {name: (labelled[name].label or Path(), folder / f"{name}{ENDING}") for name in names}
+    own, kept = _shares(_groups(config, store, names), lambda name: files[name][1].exists(), ranks)
+    for name, probabilities in track(_predicted(model, config, store, own), "validate", sum(map(len, own))):
+        save_probabilities(files[name][1], probabilities)
+    shared = [labelled[name] for group in (*own, *kept) for name in group]
+    unit = "px" if "px" in ranks.gathered(distance_unit(shared)) else "mm"
+    scored = case_scores(
+        shared,
         # what was stored is what is scored, so that find_best sees the same figures
-        lambda case, shape: restored_labels(load_probabilities(folder / f"{case.name}{ENDING}"), shape, config),
-        scheme_of(config),
+        lambda case, shape: restored_labels(load_probabilities(files[case.name][1]), shape, config),
+        scheme,
+        unit,
         patients=patients,
     )
-    files = {name: (labelled[name].label or Path(), folder / f"{name}{ENDING}") for name in names}
-    save_scores(scores, folder, scheme_of(config), files)
+    texts = ranks.gathered(json.dumps([row.model_dump(mode="json") for row in scored]))
+    rows = [CaseScore.parse(row, "scores of a rank") for text in texts for row in json.loads(text)]
+    scores = score(sorted(rows, key=lambda row: natural_key(row.case)), distance_unit=unit)
+    if ranks.rank == 0:
+        save_scores(scores, folder, scheme, files)
     return scores
+
+
+def _shares(groups: Sequence[Group], is_done: Callable[[str], bool], ranks: Ranks) -> tuple[list[Group], list[Group]]:
+    """Return which groups of cases this rank predicts, and which it scores only, as they are done.
+
+    What a rank predicts it scores itself: on a network disk others may see the file late. So rank 0 looks for all.
+    """
+    found = json.loads(ranks.from_main(json.dumps([all(map(is_done, group)) for group in groups])))
+    sides = ([group for group, there in zip(groups, found, strict=True) if there is side] for side in (False, True))
+    lacking, done = (side[ranks.rank :: ranks.world] for side in sides)
+    return lacking, done
 
 
 def restored_labels(probabilities: np.ndarray, shape: Shape, config: RunConfig) -> np.ndarray:
@@ -107,6 +150,18 @@ def score_cases(
     Raises BadData naming the label map that does not fit its prediction or holds an undeclared value.
     """
     unit = distance_unit(cases)
+    return score(case_scores(cases, predict, scheme, unit, patients=patients), distance_unit=unit)
+
+
+def case_scores(
+    cases: Sequence[CaseFiles],
+    predict: Callable[[CaseFiles, Shape], np.ndarray],
+    scheme: LabelScheme,
+    unit: str,
+    *,
+    patients: Mapping[str, str],
+) -> list[CaseScore]:
+    """Return the scores of each case, as ``score_cases`` does. unit: of the distances, "mm" or "px"."""
 
     def scored(case: CaseFiles) -> CaseScore:
         reference, spacing = read_reference(case)
@@ -122,7 +177,7 @@ def score_cases(
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         rows = map_ahead(pool, scored, cases, lambda: 2 * NUM_THREADS)
-        return score(list(track(rows, "score", len(cases))), distance_unit=unit)
+        return list(track(rows, "score", len(cases)))
 
 
 def distance_unit(cases: Iterable[CaseFiles]) -> str:
@@ -136,20 +191,26 @@ def save_scores(scores: Scores, folder: Path, scheme: LabelScheme, files: Mappin
     write_json(folder / "summary.json", scores.summary(scheme, files))
 
 
+def _groups(config: RunConfig, store: PreparedCases, names: Sequence[str]) -> list[Group]:
+    """Return the cases in groups of a batch of images; always the same ones, since a batch may change the last bits."""
+    groups: list[Group] = []
+    for name in names:
+        if not groups or sum(len(store.cases[each]) for each in groups[-1]) >= config.recipe.batch_size:
+            groups.append([])
+        groups[-1].append(name)
+    return groups
+
+
 def _predicted(
-    model: nn.Module, config: RunConfig, store: PreparedCases, names: Sequence[str], *, mirror: bool = True
+    model: nn.Module, config: RunConfig, store: PreparedCases, groups: Sequence[Group], *, mirror: bool = True
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each case with its probabilities (K, Z, h, w), a batch of images at a time."""
+    """Yield each case with its probabilities (K, Z, h, w), a group of them at a time."""
     with evaluating(model):
         predictor = Predictor([Member(model, config)], mirror=mirror)
-        group: list[str] = []
-        for name in names:
-            group.append(name)
-            if sum(len(store.cases[each]) for each in group) >= predictor.batch_size or name == names[-1]:
-                stacks = [np.stack([store.image(index) for index in store.cases[each]]) for each in group]
-                for each, answer in zip(group, predictor.predict_prepared(stacks), strict=True):
-                    yield each, answer.probabilities
-                group = []
+        for group in groups:
+            stacks = [np.stack([store.image(index) for index in store.cases[each]]) for each in group]
+            for each, answer in zip(group, predictor.predict_prepared(stacks), strict=True):
+                yield each, answer.probabilities
 
 
 @contextmanager

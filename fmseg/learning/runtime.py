@@ -30,8 +30,8 @@ from fmseg.records.plans import Precision
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 #: steps that the host may be ahead of the accelerator: enough to keep it busy, few enough to stop soon
 STEPS_AHEAD = 2
-#: Ranks wait this long for one that predicts or writes: rank 0 predicts and scores its whole fold alone, for hours if
-#: it is large. No shorter limit is needed: the launcher ends all ranks when one dies.
+#: Ranks wait this long for rank 0, which validates alone during training, and tests a benchmark's networks: hours, of
+#: many cases. No shorter limit is needed: the launcher ends all ranks when one dies.
 PATIENCE = timedelta(days=1)
 #: what one device can use of prepared images
 MAX_LOADERS = 16
@@ -120,14 +120,27 @@ class Runtime:
 
     def from_main(self, text: str) -> str:
         """Return rank 0's text on all ranks, which must all call this."""
+        return self._from(0, text)
+
+    def gathered(self, text: str) -> list[str]:
+        """Return the text of each rank on all ranks, which must all call this."""
+        return [self._from(rank, text) for rank in range(self.world)]
+
+    def _from(self, rank: int, text: str) -> str:
         if self.world == 1:
             return text
-        (size,) = self.highest([len(text.encode()) if self.is_main else 0])
+        content = text.encode() if self.rank == rank else b""
+        (size,) = self.highest([len(content)])
         letters = torch.zeros(size, dtype=torch.uint8)
-        if self.is_main:
-            letters = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-        distributed.broadcast(letters, 0)
+        if content:
+            letters = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        distributed.broadcast(letters, rank)
         return letters.numpy().tobytes().decode()
+
+    def make_alike(self, model: torch.nn.Module) -> None:
+        """Give all ranks the weights that the model has on rank 0; all must call this."""
+        for tensor in model.state_dict().values() if self.world > 1 else ():
+            distributed.broadcast(tensor, 0)
 
     def read_main(self, path: Path) -> Any:
         """Return a JSON file as rank 0 reads it; others may see it late, on a network disk. All ranks must call this.

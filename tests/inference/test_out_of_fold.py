@@ -1,4 +1,7 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Barrier
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -8,8 +11,9 @@ from fmseg.errors import BadData
 from fmseg.imaging.case import Geometry
 from fmseg.imaging.prepare import prepare, prepare_label
 from fmseg.imaging.readers import read_case, read_label, read_reference, write_label
+from fmseg.inference import out_of_fold
 from fmseg.inference.out_of_fold import distance_unit, predict_fold, score_cases, validate
-from fmseg.inference.probabilities import load_probabilities
+from fmseg.inference.probabilities import load_probabilities, save_probabilities
 from fmseg.records.dataset import CaseFiles, Dataset
 from fmseg.records.plans import Fold
 from fmseg.records.scores import Scores
@@ -49,13 +53,61 @@ def store(dataset):
 
 
 CONFIG = tiny_run.config(cases=Fold(train=tuple(NAMES[:2]), val=tuple(NAMES[2:])))
+CONFIG = CONFIG.evolve(recipe=CONFIG.recipe.evolve(batch_size=2))  # so there are two batches
 PATIENTS = {name: name.split("_")[0] for name in NAMES}
+
+
+class Team:
+    """Threads that share a fold, as ranks do."""
+
+    def __init__(self, world):
+        self.world, self.barrier, self.board = world, Barrier(world), [""] * world
+
+
+@dataclass
+class Member:
+    """One of them."""
+
+    team: Team
+    rank: int
+
+    @property
+    def world(self):
+        return self.team.world
+
+    def gathered(self, text):
+        self.team.board[self.rank] = text
+        self.team.barrier.wait()
+        found = list(self.team.board)
+        self.team.barrier.wait()
+        return found
+
+    def from_main(self, text):
+        return self.gathered(text)[0]
+
+
+def predicted(dataset, store, folder, *, model=None, world=1):
+    """Predict the fold; return the scores, which are the same on all ranks."""
+    team = Team(world)
+
+    def work(rank):
+        options = {"patients": PATIENTS, "ranks": Member(team, rank)}
+        return predict_fold(model or tiny_run.Brightness(), CONFIG, store, dataset.training_cases(), folder, **options)
+
+    with ThreadPoolExecutor(world) as pool:
+        first, *others = pool.map(work, range(world))
+    assert all(each == first for each in others)
+    return first
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_fold_is_predicted_stored_and_scored(tmp_path, dataset, store):
     folder = tmp_path / "validation"
     model = tiny_run.Brightness().train()
-    scores = predict_fold(model, CONFIG, store, dataset.training_cases(), folder, patients=PATIENTS)
+    scores = predicted(dataset, store, folder, model=model)
     assert [case.case for case in scores.cases] == NAMES[2:]
     assert {case.patient for case in scores.cases} == {"p1", "p2"}
     assert scores.foreground_dice.mean > 0.93
@@ -67,19 +119,31 @@ def test_a_fold_is_predicted_stored_and_scored(tmp_path, dataset, store):
     assert model.training
 
 
-def test_predicting_a_fold_twice_gives_the_same_bytes(tmp_path, dataset, store):
-    for folder in ("a", "b"):
-        predict_fold(
-            tiny_run.Brightness(), CONFIG, store, dataset.training_cases(), tmp_path / folder, patients=PATIENTS
-        )
-    for path in (tmp_path / "a").iterdir():
-        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+@pytest.mark.parametrize("world", [1, 2, 5])
+def test_any_number_of_ranks_gives_the_same_bytes(tmp_path, dataset, store, world):
+    for folder, ranks in (("one", 1), ("more", world)):
+        predicted(dataset, store, tmp_path / folder, world=ranks)
+    assert contents(tmp_path / "one") == contents(tmp_path / "more")
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_stopped_fold_goes_on_with_what_it_has_predicted(tmp_path, dataset, store, world):
+    folder = tmp_path / "validation"
+    predicted(dataset, store, folder)
+    before = contents(folder)
+    for name in (f"{NAMES[2]}.prob", "scores.json", "summary.json"):
+        (folder / name).unlink()
+    with patch.object(out_of_fold, "save_probabilities", wraps=save_probabilities) as saved:
+        predicted(dataset, store, folder, world=world)
+    # with the others of its batch, so that not a bit is another one
+    assert {call.args[0].stem for call in saved.call_args_list} == {NAMES[2], NAMES[3]}
+    assert contents(folder) == before
 
 
 def test_validation_during_training_is_near_the_real_score(tmp_path, dataset, store):
     model = tiny_run.Brightness().train()
     quick = validate(model, CONFIG, store, NAMES[2:])
-    real = predict_fold(model, CONFIG, store, dataset.training_cases(), tmp_path, patients=PATIENTS)
+    real = predicted(dataset, store, tmp_path, model=model)
     assert quick == pytest.approx(real.foreground_dice.mean, abs=0.05)
     assert validate(tiny_run.Brightness(-8.0), CONFIG, store, NAMES[2:]) < 0.1
     assert model.training
@@ -88,7 +152,7 @@ def test_validation_during_training_is_near_the_real_score(tmp_path, dataset, st
 def test_a_missing_label_map_is_named(tmp_path, dataset, store):
     (dataset.folder / "labelsTr" / f"{NAMES[3]}.png").unlink()
     with pytest.raises(BadData, match=NAMES[3]):
-        predict_fold(tiny_run.Brightness(), CONFIG, store, dataset.training_cases(), tmp_path, patients=PATIENTS)
+        predicted(dataset, store, tmp_path)
 
 
 def test_an_undeclared_value_is_named_with_its_file(dataset):

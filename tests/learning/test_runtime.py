@@ -88,10 +88,17 @@ def test_stop_signals_do_nothing_in_other_threads():
 
 REJOIN = """
 import time
+import torch
 from fmseg.learning.runtime import Runtime
 for number in range(3):
     runtime = Runtime.detect("float32")
     assert runtime.highest([10 * number + runtime.rank]) == [10 * number + 1]
+    assert runtime.gathered("ä" * runtime.rank * number) == ["", "ä" * number]
+    assert runtime.from_main(f"{runtime.rank}") == "0"
+    model = torch.nn.BatchNorm1d(2)
+    torch.nn.init.constant_(model.weight, runtime.rank + number)
+    runtime.make_alike(model)
+    assert model.weight.tolist() == [number, number]
     time.sleep(0.3 * runtime.rank)
     runtime.close()
 """

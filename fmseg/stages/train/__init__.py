@@ -15,7 +15,6 @@ from torch import nn
 from fmseg.errors import BadData, NotReady, UnknownName, UsageError
 from fmseg.files import locked
 from fmseg.inference.exposure import pretraining_exposure, seen_cases, tell
-from fmseg.inference.members import WEIGHTS
 from fmseg.learning.runtime import Runtime
 from fmseg.planning.assignment import Assignment
 from fmseg.planning.classification import careful_with_classes
@@ -31,7 +30,7 @@ from fmseg.records.record import differing
 from fmseg.records.run import Provenance, RunConfig, RunFolder
 from fmseg.sampling.store import Store
 from fmseg.stages.train import classification, segmentation
-from fmseg.stages.train.fold import FoldRun, FoldScores, Lesson, save_weights, watched_cases
+from fmseg.stages.train.fold import FoldRun, FoldScores, Lesson, keep_weights, watched_cases
 from fmseg.stages.train.start import Start, find_start
 from fmseg.workspace import Workspace, dataset_id
 
@@ -143,9 +142,7 @@ def train_on(workspace: Workspace, work: Assignment, run: RunFolder, options: Tr
                 num_workers=options.num_workers,
                 checkpoint_minutes=options.checkpoint_minutes,
             )
-            model = lesson.learn(under_way)
-            if runtime.is_main:
-                _finish(under_way, model, lesson)
+            _finish(under_way, lesson.learn(under_way), lesson)
         runtime.barrier()
     runtime.close()
     return lesson.load_scores(run.validation / "scores.json") if work.cases.val else None
@@ -267,10 +264,14 @@ def _check_recipe(recipe: Recipe, plans: Plans) -> None:
 
 def _finish(fold: FoldRun, model: nn.Module, lesson: Lesson) -> None:
     """Keep the weights, predict the validation cases, score them, and mark the run as finished."""
-    save_weights(model, fold.run.path / WEIGHTS)
+    if fold.runtime.is_main:
+        keep_weights(fold.run, model)
+    scores = lesson.score(fold, model) if fold.config.cases.val else None
+    if not fold.runtime.is_main:
+        return
     values: dict[str, float | None] = {}
-    if fold.config.cases.val:
-        name, value = lesson.score(fold, model).headline
+    if scores is not None:
+        name, value = scores.headline
         seen = _count_seen(fold.workspace, fold.config)
         values = {name.lower().replace(" ", "_"): value.mean, "seen_in_pretraining": seen}
     fold.run.finish(values)

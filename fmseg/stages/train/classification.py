@@ -47,8 +47,10 @@ def learn(fold: FoldRun) -> nn.Module:
     return _solve(fold, cast(Classifier, model))
 
 
-def score(fold: FoldRun, model: nn.Module) -> ClassificationScores:
-    """Predict the fold's validation cases and score them."""
+def score(fold: FoldRun, model: nn.Module) -> ClassificationScores | None:
+    """Predict the fold's validation cases and score them. Rank 0 does, since it alone has the head that was solved."""
+    if not fold.runtime.is_main:
+        return None
     targets = _targets(fold, fold.config.cases.val)
     patients = _patients(fold)
     return predict_classes(model, fold.config, fold.store, targets, fold.run.validation, patients=patients)

@@ -1,6 +1,7 @@
 """One fold under way, and what is done with it whatever the task: the network, its start, the loop, its weights."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fmseg.errors import BadData, UsageError
-from fmseg.files import writing
+from fmseg.files import sha256_file, writing
 from fmseg.imaging.measure import read_facts
-from fmseg.inference.members import load_weights, outputs_of
+from fmseg.inference.members import WEIGHTS, load_weights, outputs_of
 from fmseg.learning.loop import FitOptions, Hook, fit
 from fmseg.learning.optim import adamw, parameter_groups, set_step, sgd, warmup_poly
 from fmseg.learning.runtime import Runtime
@@ -91,8 +92,11 @@ class Lesson(Protocol):
     def learn(self, fold: FoldRun) -> nn.Module:
         """Train the network of a fold from where it stands, and return what is to be kept of it."""
 
-    def score(self, fold: FoldRun, model: nn.Module) -> FoldScores:
-        """Predict the fold's validation cases as ``predict`` would, write predictions and scores, and return them."""
+    def score(self, fold: FoldRun, model: nn.Module) -> FoldScores | None:
+        """Predict the fold's validation cases as ``predict`` would, write predictions and scores, and return them.
+
+        All ranks call it; those that have no part in it return None.
+        """
 
     def load_scores(self, path: Path) -> FoldScores:
         """Read what ``score`` wrote."""
@@ -179,6 +183,15 @@ def has_stalled(history: Sequence[Mapping[str, float]], patience: int) -> bool:
     """
     values = [value for line in history for name, value in line.items() if name.startswith("val_")]
     return 0 < patience < len(values) and max(values[-patience:]) <= max(values[:-patience])
+
+
+def keep_weights(run: RunFolder, model: nn.Module) -> None:
+    """Write the weights, and remove predictions of other ones: those of a stopped run are gone on with."""
+    path = run.path / WEIGHTS
+    before = sha256_file(path) if path.exists() else ""
+    save_weights(model, path)
+    if sha256_file(path) != before and run.validation.exists():
+        shutil.rmtree(run.validation)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

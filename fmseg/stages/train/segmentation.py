@@ -56,12 +56,14 @@ def _images_of_classes(fold: FoldRun, indices: list[int]) -> list[Array]:
 
 
 def score(fold: FoldRun, model: nn.Module) -> Scores:
-    """Predict the fold's validation cases whole and score them on their own grids."""
+    """Predict the fold's validation cases whole and score them on their own grids; the ranks share them."""
     dataset = Dataset.load(fold.workspace.raw_dataset(fold.config.plans.dataset))
     facts = read_facts(fold.workspace.prepared(dataset.name) / "cases.jsonl")
     patients = {each.case: each.patient for each in facts}
     cases = dataset.training_cases()
-    return predict_fold(model, fold.config, fold.store, cases, fold.run.validation, patients=patients)
+    fold.runtime.make_alike(model)  # the best weights, chosen by rank 0, or the last ones
+    folder = fold.run.validation
+    return predict_fold(model, fold.config, fold.store, cases, folder, patients=patients, ranks=fold.runtime)
 
 
 def load_scores(path: Path) -> Scores:
