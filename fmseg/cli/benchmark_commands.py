@@ -39,7 +39,7 @@ def benchmark(
     deterministic: Deterministic = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train anew what is of another plan or start.")] = False,
 ) -> Output:
-    """Compare starting points and recipes by few and many labels; runs what is missing, goes on where it was stopped.
+    """Compare starting points and recipes with few and many labels; runs what is missing, continues where it stopped.
 
     Writes the paper's Table 1 (mean and standard error) and Figure 1b (score by number of labels) for your data.
     """

@@ -15,7 +15,7 @@ Datasets = Annotated[
     list[str] | None,
     typer.Option("-d", "--dataset", help="Number, name or part of it; several.", autocompletion=complete_dataset),
 ]
-Processes = Annotated[int | None, typer.Option("-np", "--num-processes", help="Default: all cores; 0: none apart.")]
+Processes = Annotated[int | None, typer.Option("-np", "--num-processes", help="Default: all cores; 0: no others.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure every file again.")]
 Budget = Annotated[str | None, typer.Option("--budget", help="Plan the pretraining to this time, as 20m, 2h, 1d.")]
 PlannerName = Annotated[str, typer.Option("--planner", help="Set of rules; see: fmseg list planners")]

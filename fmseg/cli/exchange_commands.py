@@ -85,7 +85,7 @@ def import_(
 def export_predictions(
     session: Session,
     input: Annotated[Path, typer.Option("-i", "--input", help="Folder that fmseg predict has written.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to; made if need be.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to; made if missing.")],
     to: Annotated[str, typer.Option(help="dicom, nrrd (3D Slicer), png (palette), geojson or coco.")] = "nrrd",
     images: Annotated[Path | None, typer.Option(help="The images that were predicted; dicom needs them.")] = None,
     overwrite: Overwrite = False,

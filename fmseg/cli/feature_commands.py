@@ -45,7 +45,7 @@ def probe(
     folds: Annotated[int, typer.Option(help="Probe the first so many folds.")] = 1,
     cases: Annotated[int, typer.Option(help="Learn on, and score, at most so many cases of a fold.")] = 300,
 ) -> Output:
-    """Say what frozen features are worth on labelled datasets, beside random weights: kNN, linear and patch probe."""
+    """Score frozen features on labelled datasets, beside random weights: kNN, linear and patch probe."""
     from fmseg.stages.probe import probe_foundations
 
     names = dataset_names(session.workspace, dataset)
@@ -70,7 +70,7 @@ def suggest(
     dataset: Annotated[str | None, typer.Option("-d", "--dataset", help="What is labelled already.")] = None,
     foundation: Foundation = None,
 ) -> Output:
-    """Choose which images to label next: together they stand for all, and are unlike those labelled already."""
+    """Choose which images to label next: together they represent all, and are unlike those labelled already."""
     from fmseg.stages.suggest import COLUMNS
     from fmseg.stages.suggest import suggest as choose
 

@@ -16,7 +16,7 @@ from fmseg.errors import UsageError
 @command("push", example="fmseg push our-lab/fetal-ultrasound --foundation abdomen")
 def push(
     session: Session,
-    repository: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub; made if need be.")],
+    repository: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub; made if missing.")],
     dataset: Annotated[str | None, typer.Option("-d", "--dataset", help="Whose models.")] = None,
     foundation: Annotated[str | None, typer.Option(help="A foundation checkpoint instead, by its name.")] = None,
     licence: Annotated[str | None, typer.Option(help="What others may do with it; default: as its parents.")] = None,

@@ -193,7 +193,7 @@ def find_best(
 def predict(
     session: Session,
     input: Annotated[Path, typer.Option("-i", "--input", help="Folder of new images.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the predictions; made if need be.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the predictions; made if missing.")],
     dataset: Annotated[str | None, typer.Option("-d", "--dataset", help="Whose models; needed if several.")] = None,
     model: Annotated[
         Path | None, typer.Option("-m", "--model", help="A .fmseg file instead, from fmseg export.")
@@ -260,7 +260,7 @@ def demo(
     session: Session,
     folder: Annotated[Path, typer.Argument(help="Where the demo's workspace is made")] = Path("fmseg_demo"),
 ) -> Output:
-    """Run the whole job on made ultrasound phantoms, in some minutes, and show what came out."""
+    """Run the whole job on synthetic ultrasound phantoms, in some minutes, and show what came out."""
     from fmseg.cli.demo import demo as run
 
     if session.dry_run:
