@@ -31,7 +31,7 @@ from fmseg.records.record import differing
 from fmseg.records.run import Provenance, RunConfig, RunFolder
 from fmseg.sampling.store import Store
 from fmseg.stages.train import classification, segmentation
-from fmseg.stages.train.fold import FoldRun, FoldScores, Lesson, save_weights, watched_cases
+from fmseg.stages.train.fold import FoldRun, FoldScores, Lesson, ranges_of_cases, save_weights, watched_cases
 from fmseg.stages.train.start import Start, find_start
 from fmseg.workspace import Workspace, dataset_id
 
@@ -117,6 +117,7 @@ def train_on(workspace: Workspace, work: Assignment, run: RunFolder, options: Tr
     config = config.evolve(
         labels=digest_of_targets(workspace, plans, work.cases),
         watched=watched_cases(workspace, config),
+        ranges=ranges_of_cases(workspace, config),
         provenance=Provenance.here(
             deterministic=runtime.deterministic, device=runtime.device.type, num_devices=runtime.num_devices
         ),
