@@ -30,6 +30,8 @@ class Segmentation:
     confidence: float
     #: 1 minus the mean Dice of the networks with each other
     disagreement: float
+    #: how the image is unlike those that the models were trained on, in words; empty if it is not
+    unlike: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Classification:
     confidence: float
     #: share of the networks that decide otherwise
     disagreement: float
+    #: how the image is unlike those that the models were trained on, in words; empty if it is not
+    unlike: str = ""
 
 
 class Predictor:
@@ -95,10 +99,12 @@ class Predictor:
         from fmseg.imaging.case import Case, Geometry
         from fmseg.imaging.readers import read_case
         from fmseg.inference.predictor import Predictor as LabelMapPredictor
+        from fmseg.inference.unlike import unlike
         from fmseg.records.dataset import CaseFiles
 
         if isinstance(image, np.ndarray):
-            case = Case("image", _voxels(image), Geometry(None, is_2d=image.ndim < 4))
+            # nobody knows how an array lies
+            case = Case("image", _voxels(image), Geometry(None, direction=(0.0,) * 9, is_2d=image.ndim < 4))
         else:
             files = tuple(Path(each) for each in ([image] if isinstance(image, str | Path) else image))
             case = read_case(CaseFiles(files[0].name, files, None), self.networks.plans.reader)
@@ -109,15 +115,16 @@ class Predictor:
                 f"{case.name}: the models were trained in mm, and this image has no pixel size. Give it to predict(), "
                 "in mm, as in spacing_mm=(0.12, 0.12)."
             )
+        how = unlike(case, [member.config for member in self.networks.members])
         if isinstance(self.networks, LabelMapPredictor):
             done = self.networks.predict_case(case)
             scheme = self.networks.scheme
             names = dict(zip(scheme.painted, scheme.names, strict=True))
             labels = done.labels[0] if case.geometry.is_2d else done.labels
-            return Segmentation(labels, names, done.confidence, done.disagreement)
+            return Segmentation(labels, names, done.confidence, done.disagreement, how)
         verdict = self.networks.predict_case(case)
         probabilities = dict(zip(self.networks.scheme.names, map(float, verdict.probabilities), strict=True))
-        return Classification(verdict.classes, probabilities, verdict.confidence, verdict.disagreement)
+        return Classification(verdict.classes, probabilities, verdict.confidence, verdict.disagreement, how)
 
 
 def _voxels(image: np.ndarray) -> np.ndarray:

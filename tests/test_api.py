@@ -91,7 +91,7 @@ def test_classes_of_whole_images(tmp_path):
     place = Workspace.find(tmp_path)
     tiny_run.write_run(place.results_of(NAME) / "finetune__plans" / "fold_0", tiny_run.class_config())
     answer = fmseg.Predictor.from_workspace(root=tmp_path).predict(np.zeros((40, 40), np.uint8))
-    assert isinstance(answer, fmseg.Classification)
+    assert isinstance(answer, fmseg.Classification) and answer.unlike == ""
     assert set(answer.probabilities) == {"dark", "bright"} and sum(answer.probabilities.values()) == pytest.approx(1)
     assert answer.probabilities[answer.classes[0]] == max(answer.probabilities.values())
 
@@ -180,3 +180,13 @@ def test_code_of_cards_runs(home, tmp_path):
         (snippet,) = code.findall(bundle.read("card.md").decode())
     exec(snippet, names)
     assert names["answer"].labels.shape == (40, 50)
+
+
+def test_an_image_unlike_those_of_the_training_is_told(tmp_path):
+    ranges = {"num_patients": 9, "sizes": {"slices": [4, 5]}, "tones": {}, "planes": ["sagittal"], "colours": ["grey"]}
+    run = tiny_run.config().evolve(ranges=ranges)
+    tiny_run.write_run(Workspace.find(tmp_path).results_of(NAME) / "linear__plans" / "fold_0", run)
+    predictor = fmseg.Predictor.from_workspace(root=tmp_path)
+    # how an array lies nobody knows
+    assert predictor.predict(np.zeros((1, 5, 40, 40), np.uint8), spacing_mm=(1, 1, 1)).unlike == ""
+    assert predictor.predict(np.zeros((1, 99, 40, 40), np.uint8)).unlike == "slices 99 (trained on 4 to 5)"

@@ -117,8 +117,10 @@ def test_the_four_commands_end_to_end(job):
         assert run["init"]["name"] == (card.name if card.has_learned else "scratch")
         assert json.loads((folder / "finished.json").read_text())["seen_in_pretraining"] == 2
         assert Scores.load(folder / "validation" / "scores.json").cases
+        assert run["ranges"]["num_patients"] == 3 and run["ranges"]["colours"] == ["grey"]
     assert selection.seen is not None and selection.seen.pretraining == 6
     assert json.loads((job / "predictions" / "predict.json").read_text())["seen"]["training"] == 6
+    assert "unlike" not in (job / "predictions" / "report.csv").read_text()
     listing = done(fmseg(job, "list", "--json"))
     assert json.loads(listing)[0]["next"] == "fmseg predict -i in -o out"
 

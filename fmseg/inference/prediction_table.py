@@ -12,6 +12,7 @@ from typing import Literal, cast, get_args
 
 from fmseg.files import append_lines, natural_key, read_lines, write_bytes
 from fmseg.inference.classes import Verdict
+from fmseg.inference.unlike import UNLIKE
 from fmseg.records.labels import SEPARATOR, LabelScheme
 from fmseg.records.seen import Seen, Sight
 from fmseg.records.tables import read_rows
@@ -66,6 +67,12 @@ class CaseTable:
         key = self.columns.index(SEEN)
         cells = (next(csv.reader([line]))[key] for line in self._lines.values())
         return Seen.of(cast(Sight, cell) for cell in cells if cell)
+
+    def unlike(self) -> dict[str, str]:
+        """Return case -> how it is unlike what the models were trained on, of those that are."""
+        rows = (next(csv.reader([line])) for line in self._lines.values())
+        found = ((cells[0], part) for cells in rows for part in cells[-1].split("; ") if part.startswith(UNLIKE))
+        return {case: part.removeprefix(UNLIKE) for case, part in found}
 
     def resume(self) -> None:
         """Take over the lines of what an earlier, perhaps interrupted, run has predicted; of another table none."""

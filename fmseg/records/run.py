@@ -21,6 +21,7 @@ from fmseg._version import __version__
 from fmseg.errors import UsageError
 from fmseg.files import append_lines, read_lines, write_bytes
 from fmseg.records.plans import Architecture, Fold, Plans, Pretraining, Reason
+from fmseg.records.ranges import Ranges
 from fmseg.records.recipe import Recipe
 from fmseg.records.record import Part, Record, differing
 
@@ -154,10 +155,12 @@ class RunConfig(RunRecord):
     labels: str = ""
     #: of the training cases those by which the run ends early, which it does not learn from; empty without ``patience``
     watched: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    #: what its labelled cases are like, as ``predict`` compares new ones with; None in runs that were begun before
+    ranges: Ranges | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def determining(self) -> str:
-        """Return the digest of all that determines the result; why this start was chosen is not among it."""
-        return super(RunConfig, self.evolve(init=self.init.evolve(because=""))).determining()
+        """Return the digest of all that determines the result: neither why this start was chosen, nor the ranges."""
+        return super(RunConfig, self.evolve(init=self.init.evolve(because=""), ranges=None)).determining()
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +261,7 @@ def _need_same_labels(path: Path, there: RunConfig, config: RunConfig) -> None:
 
 def _differences(one: RunRecord, other: RunRecord) -> str:
     found = []
-    for name in [key for key in type(one).model_fields if key not in ("provenance", "because")]:
+    for name in [key for key in type(one).model_fields if key not in ("provenance", "because", "ranges")]:
         first, second = getattr(one, name), getattr(other, name)
         if first == second:
             continue

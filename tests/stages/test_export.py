@@ -20,6 +20,7 @@ from fmseg.networks.weights import load_backbone, save_backbone
 from fmseg.records.bundle import MANIFEST
 from fmseg.records.foundation import CARD, Foundation, read_seen
 from fmseg.records.plans import Fold
+from fmseg.records.ranges import Ranges
 from fmseg.records.recipe import UNetShape
 from fmseg.records.run import Initialisation, Provenance
 from fmseg.records.scores import Interval
@@ -70,9 +71,14 @@ def home(tmp_path):
     return place
 
 
+#: of larger images than those that are predicted
+RANGES = Ranges(num_patients=30, sizes={"mean side": (800.0, 900.0)}, tones={}, planes=(), colours=("grey",))
+
+
 def write_runs(place, init, config):
     for fold in range(2):
-        run = config.evolve(fold=fold, init=init.model_dump(), provenance=SECRET.model_dump())
+        changes = {"init": init.model_dump(), "provenance": SECRET.model_dump(), "ranges": RANGES.model_dump()}
+        run = config.evolve(fold=fold, **changes)
         tiny_run.write_run(place.results_of(NAME) / "linear__plans" / f"fold_{fold}", run, seed=fold)
 
 
@@ -120,6 +126,8 @@ def test_a_bundle_predicts_in_an_empty_workspace_with_the_same_bytes(kind, image
     empty = workspace_in(tmp_path / "empty")
     predict(empty, images, tmp_path / "there", model=path)
     assert results(tmp_path / "there") == results(tmp_path / "here")
+    (table,) = (tmp_path / "there").glob("*.csv")
+    assert "(trained on 800 to 900)" in table.read_text()
     assert not empty.results.exists()
     import_bundle(empty, path)
     predict(empty, images, tmp_path / "imported")

@@ -6,7 +6,7 @@ and report.csv, ``classification.py``, beside it, predictions.csv; both are list
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,6 +49,8 @@ class Report:
     failed: tuple[tuple[str, str], ...]
     #: what the models had met before, of all that is predicted
     seen: Seen
+    #: how many of all that is predicted are unlike what the models were trained on, by their notes in the table
+    num_unlike: int
     table: Path
 
     @property
@@ -134,9 +136,21 @@ def _predict(
     table.tidy()
     seen = table.seen()
     tell(seen, exposure)
+    unlike = table.unlike()
+    _warn_of(unlike, seen.num_cases, table.path)
     _write_card(output_folder, card, told | {"seen": seen.model_dump(mode="json")})
     num_predicted = len(waiting) + len(inputs.refused) - len(failed)
-    return Report(num_predicted, len(inputs.cases) - len(waiting), tuple(failed), seen, table.path)
+    return Report(num_predicted, len(inputs.cases) - len(waiting), tuple(failed), seen, len(unlike), table.path)
+
+
+def _warn_of(unlike: Mapping[str, str], num_predicted: int, table: Path) -> None:
+    """Say once how many images are unlike what the models were trained on. unlike: case -> how."""
+    if unlike:
+        case, how = next(iter(unlike.items()))
+        logger.warning(
+            "%d of %d images %s unlike those that the models were trained on: see 'note' in %s. For example %s: %s",
+            *(len(unlike), num_predicted, "is" if len(unlike) == 1 else "are", table.name, case, how),
+        )
 
 
 def _check_output(inputs: Inputs, input_folder: Path, output_folder: Path, writer: Writer) -> None:

@@ -13,6 +13,7 @@ from fmseg.inference.exposure import Exposure
 from fmseg.inference.members import Member
 from fmseg.inference.prediction_table import CaseTable, class_cells, class_columns
 from fmseg.inference.trained import Chosen
+from fmseg.inference.unlike import UNLIKE, unlike
 from fmseg.records.dataset import CaseFiles
 
 TABLE = "predictions.csv"
@@ -69,4 +70,7 @@ class ClassWriter:
 
     def _cells(self, case: CaseFiles, read: Case, verdict: Verdict) -> list[str]:
         seen = self.exposure.sight(content_hash(read.voxels))
-        return class_cells(case.name, verdict, len(self.predictor.scheme.names), "; ".join(read.notes), seen)
+        notes = list(read.notes)
+        if found := unlike(read, [member.config for member in self.predictor.members]):
+            notes.append(UNLIKE + found)
+        return class_cells(case.name, verdict, len(self.predictor.scheme.names), "; ".join(notes), seen)

@@ -18,6 +18,7 @@ from fmseg.inference.members import Member
 from fmseg.inference.prediction_table import CaseTable, Row, label_map_columns
 from fmseg.inference.predictor import Prediction, Predictor
 from fmseg.inference.trained import Chosen
+from fmseg.inference.unlike import UNLIKE, unlike
 from fmseg.records.dataset import CaseFiles
 
 #: that a file system takes
@@ -87,6 +88,8 @@ class LabelMapWriter:
         notes = list(done.case.notes)
         if not done.labels.any():
             notes.append("nothing was found")
+        if found := unlike(done.case, [member.config for member in self.predictor.members]):
+            notes.append(UNLIKE + found)
         seen = self.exposure.sight(content_hash(done.case.voxels))
         row = Row(done.files.name, name, done.confidence, done.disagreement, shares, "; ".join(notes), seen)
         return self._cells(row)

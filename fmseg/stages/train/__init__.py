@@ -30,7 +30,7 @@ from fmseg.records.record import differing
 from fmseg.records.run import Provenance, RunConfig, RunFolder
 from fmseg.sampling.store import Store
 from fmseg.stages.train import classification, segmentation
-from fmseg.stages.train.fold import FoldRun, FoldScores, Lesson, keep_weights, watched_cases
+from fmseg.stages.train.fold import FoldRun, FoldScores, Lesson, keep_weights, ranges_of_cases, watched_cases
 from fmseg.stages.train.start import Start, find_start
 from fmseg.workspace import Workspace, dataset_id
 
@@ -116,6 +116,7 @@ def train_on(workspace: Workspace, work: Assignment, run: RunFolder, options: Tr
     config = config.evolve(
         labels=digest_of_targets(workspace, plans, work.cases),
         watched=watched_cases(workspace, config),
+        ranges=ranges_of_cases(workspace, config),
         provenance=Provenance.here(
             deterministic=runtime.deterministic, device=runtime.device.type, num_devices=runtime.num_devices
         ),

@@ -15,6 +15,7 @@ from fmseg.errors import BadData, UsageError
 from fmseg.files import sha256_file, writing
 from fmseg.imaging.measure import read_facts
 from fmseg.inference.members import WEIGHTS, load_weights, outputs_of
+from fmseg.inference.unlike import look_of_facts, ranges_of
 from fmseg.learning.loop import FitOptions, Hook, fit
 from fmseg.learning.optim import adamw, parameter_groups, set_step, sgd, warmup_poly
 from fmseg.learning.runtime import Runtime
@@ -23,6 +24,7 @@ from fmseg.networks.cnn import TimmClassifier, load_timm_weights
 from fmseg.networks.weights import load_backbone
 from fmseg.planning.regimes import held_out
 from fmseg.records.plans import Fold
+from fmseg.records.ranges import Ranges
 from fmseg.records.recipe import Recipe
 from fmseg.records.run import RunConfig, RunFolder
 from fmseg.records.scores import Interval
@@ -139,6 +141,14 @@ def watched_cases(workspace: Workspace, config: RunConfig) -> tuple[str, ...]:
         *(len(watched), len(patients), len(patients) - len(watched)),
     )
     return watched
+
+
+def ranges_of_cases(workspace: Workspace, config: RunConfig) -> Ranges | None:
+    """Return what the cases of a fold are like, those that it is scored on too: other folds learn from them."""
+    cases = {*config.cases.train, *config.cases.val}
+    measured = read_facts(workspace.prepared(config.plans.dataset) / "cases.jsonl")
+    facts = (fact for fact in measured if fact.case in cases and fact.shape[0])
+    return ranges_of((fact.patient, look_of_facts(fact, config.plans.preprocessing)) for fact in facts)
 
 
 def fit_task(
