@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,8 @@ from fmseg.errors import BadData, Busy
 from fmseg.records.benchmark import BenchmarkScore
 from fmseg.records.protocol import PRESETS, Protocol, find_preset, read_protocol
 from fmseg.records.run import RunConfig
-from fmseg.stages.benchmark import extended, plan_runs
+from fmseg.stages import benchmark as stage
+from fmseg.stages.benchmark import extended, plan_runs, scores_of
 from fmseg.stages.benchmark.runs import open_setting
 from fmseg.workspace import Workspace
 
@@ -62,6 +65,24 @@ def patient(case: str) -> str:
 def scores_in(folder: Path) -> list[BenchmarkScore]:
     lines = (folder / "scores.jsonl").read_text().splitlines()
     return [BenchmarkScore.parse(json.loads(line), "") for line in lines]
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def give_official_test(own: Path, other: Path) -> None:
+    """Make the training images of a raw dataset the official test of another, of patients T00, T01 ..."""
+    for kind in ("imagesTr", "labelsTr"):
+        if (other / kind).is_dir():
+            shutil.copytree(other / kind, own / kind.replace("Tr", "Ts"))
+            for path in list((own / kind.replace("Tr", "Ts")).iterdir()):
+                path.rename(path.with_name(path.name.replace("P", "T")))
+    if (other / "labelsTr.csv").exists():
+        (own / "labelsTs.csv").write_text((other / "labelsTr.csv").read_text().replace("P0", "T0"))
+    change(own / "dataset.json", "^(P[0-9]+)_", "^([PT][0-9]+)_")
 
 
 def check_tables(folder: Path) -> None:
@@ -208,13 +229,8 @@ def test_classes_their_official_test_and_a_cohort_of_fewer_classes(raw_dataset, 
     for number, name in ((502, "Planes"), (503, "Elsewhere")):
         raw_dataset(f"Dataset{number}_{name}", task="classification", num_patients=6, seed=number)
     own, other = (tmp_path / "fmseg_raw" / name for name in ("Dataset502_Planes", "Dataset503_Elsewhere"))
-    shutil.copytree(other / "imagesTr", own / "imagesTs")
-    for path in list((own / "imagesTs").iterdir()):
-        path.rename(path.with_name(path.name.replace("P", "T")))
-    labels = (other / "labelsTr.csv").read_text()
-    (own / "labelsTs.csv").write_text(labels.replace("P0", "T0"))
-    (own / "dataset.json").write_text((own / "dataset.json").read_text().replace("^(P[0-9]+)_", "^([PT][0-9]+)_"))
-    (other / "labelsTr.csv").write_text(labels.replace("odd", "strange"))
+    give_official_test(own, other)
+    change(other / "labelsTr.csv", "odd", "strange")
     assert type_command("--root", str(tmp_path), "plan_and_preprocess", "-d", "502", "-np", "0") == 0
     options = ("fetal_planes", "-d", "502", "--name", "planes", "--json")
     protocol = {
@@ -231,6 +247,151 @@ def test_classes_their_official_test_and_a_cohort_of_fewer_classes(raw_dataset, 
         ("Dataset503_Elsewhere", 6, 6),
     }
     assert all(each.num_train_cases == 12 and each.measure == "macro F1" for each in scores)
+
+
+@pytest.fixture(params=["segmentation", "classification"])
+def tested(request, raw_dataset, tmp_path, monkeypatch, capsys) -> Path:
+    """A workspace whose run of "own.yaml" is tested on the official test and on a cohort; no more is trained."""
+    recipe = {"segmentation": "linear", "classification": "linear_probe"}[request.param]
+    for number, name in ((501, "Discs"), (502, "Elsewhere")):
+        raw_dataset(f"Dataset{number}_{name}", task=request.param, num_patients=4, seed=number)
+    give_official_test(tmp_path / "fmseg_raw" / DATASET, tmp_path / "fmseg_raw/Dataset502_Elsewhere")
+    assert type_command("--root", str(tmp_path), "plan_and_preprocess", "-d", "501", "-np", "0") == 0
+    study = {"dataset": 501, "recipes": {recipe: {"iterations": 1}}, "splits": 1, "test": "official", "cohorts": [502]}
+    if request.param == "classification":
+        study["recipes"] = [recipe]
+    (tmp_path / "own.yaml").write_text(json.dumps({"studies": [study]}))
+    assert benchmark(tmp_path, str(tmp_path / "own.yaml")) == 0
+    monkeypatch.setattr(module, "train_on", None)
+    capsys.readouterr()
+    return tmp_path
+
+
+one_task = pytest.mark.parametrize("tested", ["classification"], indirect=True)
+
+
+def is_segmentation(root: Path) -> bool:
+    return (root / "fmseg_raw" / DATASET / "labelsTs").is_dir()
+
+
+def results(root: Path) -> dict[str, bytes]:
+    """Return dataset tested on -> its result.json."""
+    found = root.glob("fmseg_results/benchmark/runs/**/result.json")
+    return {BenchmarkScore.load(path).tested_on: path.read_bytes() for path in found}
+
+
+def mend(root: Path, folder: Path, part: str) -> None:
+    """Give the first case of a raw dataset another label."""
+    if is_segmentation(root):
+        path = sorted((folder / f"labels{part}").iterdir())[0]
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[::-1])
+    else:
+        change(folder / f"labels{part}.csv", "0_0,even", "0_0,odd")
+
+
+def foretold(root: Path, capsys) -> tuple[str, str]:
+    """Return how far the run is, and what is said of it."""
+    assert benchmark(root, str(root / "own.yaml"), "--dry-run", "--json") == 0
+    caught = capsys.readouterr()
+    (run,) = json.loads(caught.out.splitlines()[-1])["runs"]
+    return run["state"], " ".join(caught.err.split())
+
+
+@pytest.mark.parametrize(("name", "part"), [(DATASET, "Ts"), ("Dataset502_Elsewhere", "Tr")])
+def test_a_test_whose_labels_were_mended_since_is_done_again_and_no_other(tested, capsys, name, part):
+    file, before = str(tested / "own.yaml"), results(tested)
+    state, told = foretold(tested, capsys)
+    assert state == "done" and "tested" not in told
+    mend(tested, tested / "fmseg_raw" / name, part)
+    state, told = foretold(tested, capsys)
+    assert state == "trained"
+    assert f"What {name} is tested with was changed since: 1 tests" in told
+    # what is of other labels stands in no table
+    runs = plan_runs(Workspace.find(tested), read_protocol(tested / "own.yaml"), "fmsegPlans")
+    assert {score.tested_on for score in scores_of(runs)} == set(before) - {name}
+    assert benchmark(tested, file, "--json") == 0
+    assert said(capsys)["failed"] == []
+    after = results(tested)
+    assert {each for each in after if after[each] != before[each]} == {name}
+    assert json.loads(after[name])["score"] != json.loads(before[name])["score"]
+    assert {score.tested_on for score in scores_in(tested / "fmseg_results/benchmark/own")} == set(before)
+    assert foretold(tested, capsys)[0] == "done"
+
+
+def test_a_cohort_that_has_grown_is_tested_on_again(tested, raw_dataset, capsys):
+    there = tested / "fmseg_raw/Dataset502_Elsewhere"
+    shutil.copy(there / "imagesTr/P00_0_0000.png", there / "imagesTr/P77_0_0000.png")
+    if is_segmentation(tested):
+        shutil.copy(there / "labelsTr/P00_0.png", there / "labelsTr/P77_0.png")
+    else:
+        change(there / "labelsTr.csv", "P00_0,even", "P00_0,even\nP77_0,even")
+    assert foretold(tested, capsys)[0] == "trained"
+    assert benchmark(tested, str(tested / "own.yaml")) == 0
+    found = {name: json.loads(content)["num_test_cases"] for name, content in results(tested).items()}
+    assert found == {DATASET: 8, "Dataset502_Elsewhere": 9}
+
+
+@one_task
+def test_a_test_of_which_nobody_noted_the_labels_is_done_again_once(tested, capsys):
+    for path in tested.glob("fmseg_results/benchmark/runs/**/result.json"):
+        content = json.loads(path.read_bytes())
+        assert content.pop("test_digest")
+        path.write_text(json.dumps(content))
+    state, told = foretold(tested, capsys)
+    assert state == "trained" and "(it was not noted): 1 tests" in told
+    assert benchmark(tested, str(tested / "own.yaml")) == 0
+    capsys.readouterr()
+    assert foretold(tested, capsys)[0] == "done"
+
+
+@one_task
+def test_labels_that_are_mended_while_the_command_runs_are_noticed(tested, capsys, monkeypatch):
+    there, file = tested / "fmseg_raw/Dataset502_Elsewhere", str(tested / "own.yaml")
+    whole = stage.score_elsewhere
+
+    def mend_first(*arguments):
+        change(there / "labelsTr.csv", "P02_0,even", "P02_0,odd")
+        return whole(*arguments)
+
+    mend(tested, there, "Tr")
+    monkeypatch.setattr(stage, "score_elsewhere", mend_first)
+    assert benchmark(tested, file) == 0
+    assert "Dataset502_Elsewhere was changed since this command began" in " ".join(capsys.readouterr().err.split())
+    # what has other labels than the command began with is in no table, but need not be done again
+    assert {score.tested_on for score in scores_in(tested / "fmseg_results/benchmark/own")} == {DATASET}
+    assert foretold(tested, capsys)[0] == "done"
+    assert benchmark(tested, file) == 0
+    assert len(scores_in(tested / "fmseg_results/benchmark/own")) == 2
+
+
+@one_task
+def test_no_old_score_stays_in_a_table_if_its_test_cannot_be_done_again(tested, capsys, monkeypatch):
+    for name, part in ((DATASET, "Ts"), ("Dataset502_Elsewhere", "Tr")):
+        mend(tested, tested / "fmseg_raw" / name, part)
+
+    def fail(*_):
+        raise BadData("the disk ate it")
+
+    monkeypatch.setattr(stage, "score_elsewhere", fail)
+    assert benchmark(tested, str(tested / "own.yaml"), "--json") == 5
+    assert said(capsys)["table"] == []
+    folder = tested / "fmseg_results/benchmark/own"
+    assert [path.name for path in folder.iterdir()] == ["protocol.json"]
+
+
+@one_task
+def test_a_test_that_another_process_does_again_is_left_to_it(tested, capsys):
+    mend(tested, tested / "fmseg_raw/Dataset502_Elsewhere", "Tr")
+    (run,) = plan_runs(Workspace.find(tested), read_protocol(tested / "own.yaml"), "fmsegPlans")
+    before = results(tested)
+    hold = "import sys; from pathlib import Path; from fmseg.files import locked\n"
+    hold += "with locked(Path(sys.argv[1]), 'this run'): print(flush=True); input()"
+    command = [sys.executable, "-c", hold, str(run.folder.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
+        assert benchmark(tested, str(tested / "own.yaml")) == 5
+        other.communicate("\n")
+    assert "another process is at it" in capsys.readouterr().out and results(tested) == before
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(root, capsys, monkeypatch):

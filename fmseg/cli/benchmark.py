@@ -25,6 +25,7 @@ from fmseg.stages.benchmark import (
     run_times,
     score_run,
     tables_of,
+    tell_old_tests,
     write_tables,
 )
 from fmseg.stages.train import TrainOptions, train_on
@@ -73,6 +74,7 @@ def compare(session: Session, asked: Asked) -> Output:
     """Run what is missing of a benchmark; or, with ``--dry-run``, say what that would be."""
     protocol = protocol_of(session, asked)
     runs = plan_runs(session.workspace, protocol, asked.plans)
+    tell_old_tests(runs)
     if session.dry_run:
         return _ahead(session, runs)
     need_current(runs, fresh=asked.fresh)

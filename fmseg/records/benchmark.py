@@ -37,6 +37,9 @@ class BenchmarkScore(Record):
     seen_in_pretraining: int | None
     #: images left out of a cohort or an official test: trained on, unreadable, or without a label it could give
     left_out: int = 0
+    #: of the images and labels of a cohort or an official test; empty for validation cases, whose labels ``run.json``
+    #: has a digest of, and where it was not noted
+    test_digest: str = ""
     #: of the whole run, test included
     seconds: float
     #: the same by rule of thumb, by which the time of others is told

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from fmseg.errors import BadData, UsageError
-from fmseg.files import read_lines, write_bytes, write_json
+from fmseg.files import locked, read_lines, write_bytes, write_json
 from fmseg.inference.probabilities import ENDING
 from fmseg.planning.planner import plans_file
 from fmseg.records.benchmark import BenchmarkScore
@@ -24,7 +24,7 @@ from fmseg.records.run import RunConfig
 from fmseg.records.scores import ClassificationScores, Scores
 from fmseg.reporting.benchmark_tables import BenchmarkTable, draw_label_curves, summarise
 from fmseg.reporting.benchmark_text import table_csv, table_latex, table_text
-from fmseg.stages.benchmark.external import Tested, need_alike, score_elsewhere
+from fmseg.stages.benchmark.external import Tested, score_elsewhere
 from fmseg.stages.benchmark.runs import BenchmarkRun, fits, open_setting, runs_of
 from fmseg.workspace import Workspace, dataset_id
 
@@ -39,12 +39,15 @@ __all__ = [
     "score_run",
     "scores_of",
     "tables_of",
+    "tell_old_tests",
     "write_tables",
 ]
 
 logger = logging.getLogger(__name__)
 
 RESULT = "result.json"
+#: what is made from all results
+TABLES = ("table1.txt", "table1.csv", "table1.tex", "scores.jsonl", "figure1b.png", "figure1b.csv")
 
 
 def plan_runs(workspace: Workspace, protocol: Protocol, plans_name: str) -> list[BenchmarkRun]:
@@ -54,9 +57,6 @@ def plan_runs(workspace: Workspace, protocol: Protocol, plans_name: str) -> list
     begins if one of them cannot: a dataset that is not prepared, an unknown recipe, too few patients.
     """
     settings = [open_setting(workspace, study, plans_name) for study in protocol.studies]
-    for setting in settings:
-        for name in setting.cohorts:
-            need_alike(workspace, setting.plans, name)
     unique: dict[tuple[object, ...], BenchmarkRun] = {}
     for setting in settings:
         for run in runs_of(workspace, setting, protocol.starts):
@@ -113,34 +113,70 @@ def need_current(runs: Iterable[BenchmarkRun], *, fresh: bool) -> None:
         )
 
 
+def tell_old_tests(runs: Iterable[BenchmarkRun]) -> None:
+    """Log which tests count for nothing, since they were done on other images or labels than there are now."""
+    old: dict[str, list[BenchmarkRun]] = {}
+    for run in runs:
+        for name in (run.dataset, *run.cohorts):
+            there = _noted(run, name)
+            if there is not None and not _is_current(run, there) and not run.is_stale:
+                why = "was changed since" if there.test_digest else "may have been changed since (it was not noted)"
+                old.setdefault(f"What {name} is tested with {why}", []).append(run)
+    for reason, those in old.items():
+        logger.info(
+            "%s: %d tests are done again, without any training, and stand in no table until then, such as that of %s.",
+            *(reason, len(those), those[0].folder.path),
+        )
+
+
 def is_done(run: BenchmarkRun) -> bool:
-    """Return whether a run is trained and tested, on all of its cohorts too."""
-    return all((_place(run, name) / RESULT).exists() for name in (run.dataset, *run.cohorts))
+    """Return whether a run is trained and tested, on all of its cohorts too, as these are now."""
+    return all(_current(run, name) is not None for name in (run.dataset, *run.cohorts))
 
 
 def scores_of(runs: Iterable[BenchmarkRun]) -> list[BenchmarkScore]:
-    """Return what is known so far, in the order of the runs."""
-    paths = [_place(run, name) / RESULT for run in runs for name in (run.dataset, *run.cohorts)]
-    return [BenchmarkScore.load(path) for path in paths if path.exists()]
+    """Return what is known so far, in the order of the runs; tests on labels or images of before are left out."""
+    found = [_current(run, name) for run in runs for name in (run.dataset, *run.cohorts)]
+    return [score for score in found if score is not None]
+
+
+def _current(run: BenchmarkRun, name: str) -> BenchmarkScore | None:
+    """Return what a run came to on a dataset as it is now; None if it has not been tested on that."""
+    there = _noted(run, name)
+    return there if there is not None and _is_current(run, there) else None
+
+
+def _is_current(run: BenchmarkRun, score: BenchmarkScore) -> bool:
+    return score.test_digest == run.setting.tests.get(score.tested_on, "")
+
+
+def _noted(run: BenchmarkRun, name: str) -> BenchmarkScore | None:
+    path = _place(run, name) / RESULT
+    return BenchmarkScore.load(path) if path.exists() else None
 
 
 def score_run(workspace: Workspace, run: BenchmarkRun, seconds: float) -> list[BenchmarkScore]:
-    """Test a trained run, note what it came to, and remove what only its training needed.
+    """Test a trained run where that is missing, note what it came to, and remove what only its training needed.
 
-    seconds: that the training took.
+    seconds: that the training took. Raises Busy if another process is at it.
     """
     logged = [json.loads(line).get("seconds", 0.0) for line in read_lines(run.folder.timing)]
     seconds = max(seconds, sum(logged))
     config = RunConfig.load(run.folder.path / "run.json")
     found = []
-    for name in (run.dataset, *run.cohorts):
-        place = _place(run, name)
-        if not (place / RESULT).exists():
-            is_own = name == run.dataset and run.test != OFFICIAL
-            tested = _own_test(run, config) if is_own else score_elsewhere(workspace, run.folder.path, name, place)
-            _score(run, config, name, tested, seconds).save(place / RESULT)
-        found.append(BenchmarkScore.load(place / RESULT))
-    _tidy(run)
+    with locked(run.folder.path, "this run"):
+        for name in (run.dataset, *run.cohorts):
+            place = _place(run, name)
+            score = _current(run, name)
+            if score is None:
+                is_own = name == run.dataset and run.test != OFFICIAL
+                tested = _own_test(run, config) if is_own else score_elsewhere(workspace, run.folder.path, name, place)
+                score = _score(run, config, name, tested, seconds)
+                score.save(place / RESULT)
+            if not _is_current(run, score):
+                logger.warning("%s was changed since this command began. Type it again to have all tests alike.", name)
+            found.append(score)
+        _tidy(run)
     return found
 
 
@@ -173,7 +209,10 @@ def write_tables(workspace: Workspace, protocol: Protocol, runs: Sequence[Benchm
     """Write all tables and the figure of what is known so far; return their folder."""
     folder, scores = workspace.benchmarks() / protocol.name, scores_of(runs)
     write_json(folder / "protocol.json", protocol.model_dump(mode="json"))
-    if scores:
+    if not scores:
+        for name in TABLES:  # of scores that count no more
+            (folder / name).unlink(missing_ok=True)
+    else:
         table = tables_of(runs)
         for ending, text in (("txt", table_text(table)), ("csv", table_csv(table)), ("tex", table_latex(table))):
             write_bytes(folder / f"table1.{ending}", text.encode())
@@ -223,6 +262,7 @@ def _score(run: BenchmarkRun, config: RunConfig, name: str, tested: Tested, seco
         num_test_patients=len(testers),
         seen_in_pretraining=tested.seen_in_pretraining,
         left_out=tested.left_out,
+        test_digest=tested.digest,
         seconds=seconds,
         predicted_seconds=run.predicted_seconds,
     )

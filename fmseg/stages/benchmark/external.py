@@ -4,9 +4,11 @@ They are read, prepared and predicted as ``predict`` does it. An image that was 
 is called, and so is one without a label, or with one that the network cannot give.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from fmseg.console import track
 from fmseg.errors import BadData
+from fmseg.files import sha256, sha256_file
 from fmseg.imaging.case import Case, Spacing, content_hash
 from fmseg.imaging.decode import targets_from_classes
 from fmseg.imaging.metrics import background_counts, score_case
@@ -29,6 +32,7 @@ from fmseg.inference.out_of_fold_classes import save_class_scores
 from fmseg.inference.predictor import Prediction, Predictor
 from fmseg.inference.scoring import NSD_TOLERANCE, score
 from fmseg.planning.patients import known_patients
+from fmseg.records.cases import THREADS
 from fmseg.records.dataset import SPACINGS, CaseFiles, Dataset, visible_files
 from fmseg.records.endings import strip_ending
 from fmseg.records.labels import ClassScheme, LabelScheme, split_classes
@@ -51,6 +55,8 @@ class Tested:
     seen_in_pretraining: int | None
     #: trained on, unreadable, without a label, or of classes that the network cannot answer with
     left_out: int
+    #: of ``digest_of_test``, before the test began; empty for validation cases
+    digest: str = ""
 
 
 def score_elsewhere(workspace: Workspace, run_folder: Path, name: str, place: Path) -> Tested:
@@ -64,6 +70,8 @@ def score_elsewhere(workspace: Workspace, run_folder: Path, name: str, place: Pa
     if dataset.task != member.config.plans.task:
         raise BadData(f"{name} is for {dataset.task}, and the networks were trained for {member.config.plans.task}.")
     is_own = name == member.config.plans.dataset
+    # taken first, so that labels that are mended while the test runs make it one of before
+    digest = digest_of_test(dataset, is_own=is_own)
     config = member.config
     learned = config.evolve(cases=Fold(train=config.cases.train, val=()).model_dump(mode="json"))
     exposure = exposure_of(workspace, [learned])
@@ -76,7 +84,38 @@ def score_elsewhere(workspace: Workspace, run_folder: Path, name: str, place: Pa
         save_scores(tested.scores, target, scheme_of(config), {name: (path, path) for name, path in maps.items()})
     else:
         save_class_scores(tested.scores, target)
-    return tested
+    return replace(tested, digest=digest)
+
+
+def digest_of_test(dataset: Dataset, *, is_own: bool) -> str:
+    """Return the SHA-256 of what a test on a dataset rests on: images, labels, what these mean, declared patients.
+
+    is_own: whether imagesTs is tested on, else imagesTr. Of label maps all bytes count: 5000 of 0.3 MB are read in some
+    seconds. Images may be a thousand times larger, so of these name and size count. Times of files count for nothing:
+    a copy of the workspace has others, and would have all networks tested again. Raises BadData for a wrong table.
+    """
+    is_of_maps = dataset.task == "segmentation"
+    classes = {} if is_of_maps else read_classes(_class_table(dataset, is_own=is_own))
+    patients = dataset.patients_of_cases()
+    # without a label map, an image is not tested on; without a class, it is counted
+    cases = [case for case in _images(dataset, is_own=is_own) if case.label is not None or not is_of_maps]
+    with ThreadPoolExecutor(THREADS) as pool:
+        files = list(pool.map(_mark_of, cases))
+    rows = [
+        (case.name, case.spacing_mm, mark, classes.get(case.name), patients.get(case.name))
+        for case, mark in zip(cases, files, strict=True)
+    ]
+    meaning = dataset.labels.digest() if is_of_maps else ""
+    return sha256(json.dumps([meaning, dataset.declaration.group_regex, rows]).encode())
+
+
+def _mark_of(case: CaseFiles) -> list[str]:
+    """Return name and size of each image, and the digest of the label map."""
+    try:
+        sizes = [f"{path.name}:{path.stat().st_size}" for path in case.images]
+        return [*sizes, sha256_file(case.label) if case.label else ""]
+    except OSError:  # the test names it
+        return ["unreadable"]
 
 
 def need_alike(workspace: Workspace, plans: Plans, name: str) -> None:
@@ -117,7 +156,7 @@ def _on_label_maps(
 
 def _on_classes(workspace: Workspace, member: Member, dataset: Dataset, exposure: Exposure, *, is_own: bool) -> Tested:
     scheme = classes_of(member.config)
-    source = dataset.folder / ("labelsTs.csv" if is_own else "labelsTr.csv")
+    source = _class_table(dataset, is_own=is_own)
     labels = read_classes(source)
     images = _images(dataset, is_own=is_own)
     cases = answerable(images, labels, scheme)
@@ -188,6 +227,10 @@ def _images(dataset: Dataset, *, is_own: bool) -> list[CaseFiles]:
         CaseFiles(case.name, case.images, maps.get(case.name), case.spacing_mm or sizes.get(case.name))
         for case in find_inputs(dataset.folder / "imagesTs").cases
     ]
+
+
+def _class_table(dataset: Dataset, *, is_own: bool) -> Path:
+    return dataset.folder / ("labelsTs.csv" if is_own else "labelsTr.csv")
 
 
 def _finished(answers: Iterable[tuple[CaseFiles, T] | Failure], total: int, name: str) -> list[T]:

@@ -30,6 +30,7 @@ from fmseg.records.protocol import FOLDS, OFFICIAL, SCRATCH, Study
 from fmseg.records.recipe import Recipe, recipes, resolve
 from fmseg.records.run import RunConfig, RunFolder
 from fmseg.sampling.store import Store
+from fmseg.stages.benchmark.external import digest_of_test, need_alike
 from fmseg.workspace import Workspace, dataset_id
 
 VIT = "vit"
@@ -52,6 +53,8 @@ class Setting:
     classes: Mapping[str, tuple[str, ...]]
     #: case -> digest of its label map, or its class
     targets: Mapping[str, str]
+    #: cohort, or the dataset itself where it has an official test -> digest of its images and labels
+    tests: Mapping[str, str]
     folds: tuple[Fold, ...]
     #: case -> how many images it has
     num_images: Mapping[str, int]
@@ -163,6 +166,9 @@ def open_setting(workspace: Workspace, study: Study, plans_name: str) -> Setting
     if name in cohorts:
         raise UsageError(f"{name} is learned from, so it is no cohort. Test on its own patients with: test: 0.2")
     _ = study.share  # a wrong word is refused before anything runs
+    for each in cohorts:
+        need_alike(workspace, plans, each)
+    tests = (*cohorts, name) if study.test == OFFICIAL else cohorts
     return Setting(
         study=study,
         dataset=name,
@@ -172,6 +178,7 @@ def open_setting(workspace: Workspace, study: Study, plans_name: str) -> Setting
         patients={fact.case: fact.patient for fact in facts},
         classes=classes,
         targets=read_targets(workspace, plans, [fact.case for fact in facts]),
+        tests={each: digest_of_test(Dataset.load(workspace.raw_dataset(each)), is_own=each == name) for each in tests},
         folds=load_folds(workspace.need(folder / "splits_final.json", command)),
         num_images={fact.case: len(store.cases[fact.case]) for fact in facts},
         fingerprint=Fingerprint.load(workspace.need(folder / "dataset_fingerprint.json", command)),
