@@ -70,6 +70,42 @@ def test_missing_predictions_are_listed(workspace, predictions, labels):
     assert not (predictions / "scores.json").exists()
 
 
+def rename(folder, names):
+    for old, new in names.items():
+        (folder / f"{old}.png").rename(folder / f"{new}.png")
+
+
+def test_predictions_of_the_original_files_are_those_of_the_cases_that_convert_made(
+    workspace, predictions, labels, caplog
+):
+    caplog.set_level("INFO")
+    table = "case,patient\np1_1,A\np1_2,A\np2_1,B\np2_2,B\n"
+    (workspace.raw_dataset(NAME) / "patients.csv").write_text(table)
+    shutil.copy(predictions / "p1_1.png", predictions / "p2_2.png")
+    expected = evaluate(workspace, NAME, predictions, labels)
+    rename(predictions, {"p1_1": "p1 (1)", "p2_1": "p2 #1"})
+    (predictions / "report.csv").write_text("case,seen\np1 (1),training\np1_2,no\np2 #1,no\np2_2,no\n")
+    scores = evaluate(workspace, NAME, predictions, labels)
+    assert scores.evolve(seen=None) == expected and scores.seen.training == 1
+    assert "2 predictions have the names of their original files, such as 'p1 (1)' of p1_1" in caplog.text
+    # labels may have the original names, too: patients are found all the same
+    originals = shutil.copytree(labels, labels.parent.parent / "originals")
+    rename(originals, {"p1_1": "p1 (1)"})
+    assert evaluate(workspace, NAME, predictions, originals) == scores
+
+
+def test_two_predictions_that_may_be_of_one_case_are_named(workspace, predictions, labels):
+    shutil.copy(predictions / "p1_1.png", predictions / "p1 1.png")
+    with pytest.raises(BadData, match="'p1 1' and 'p1_1' may both be 'p1_1'"):
+        evaluate(workspace, NAME, predictions, labels)
+
+
+def test_a_prediction_that_may_be_the_missing_one_is_told(workspace, predictions, labels):
+    rename(predictions, {"p1_2": "clinic_P1_2"})
+    with pytest.raises(BadData, match="'clinic_P1_2' is there and has no label: if it is 'p1_2'"):
+        evaluate(workspace, NAME, predictions, labels)
+
+
 def test_other_endings_match_and_another_size_is_named(workspace, predictions, labels):
     made = np.asarray(Image.open(predictions / "p2_1.png"))
     (predictions / "p2_1.png").unlink()
@@ -113,6 +149,12 @@ def test_a_cohort_may_lack_classes_and_these_enter_no_mean(workspace, tmp_path, 
     assert scores.macro_f1.mean == scores.accuracy.mean == 1.0
     assert scores.classes == ("brain", "cervix", "femur") and scores.per_class["cervix"].support == 0
     assert "cervix" in caplog.text and "no mean" in caplog.text
+
+
+def test_classes_of_original_files_are_those_of_the_cases_that_convert_made(workspace, tmp_path):
+    rows = {"a b": (0.9, 0.05, 0.05), "c": (0.1, 0.1, 0.8)}
+    scores = evaluate(workspace, *classified(workspace, tmp_path, {"a_b": "brain", "c": "femur"}, rows, True))
+    assert [(case.case, case.predicted) for case in scores.cases] == [("a_b", "brain"), ("c", "femur")]
 
 
 @pytest.mark.parametrize("scheme", [False, None])

@@ -321,6 +321,50 @@ def test_a_dataset_whose_masks_must_be_mapped_says_how_and_is_brought_with_patie
         np.testing.assert_array_equal(label_of(dataset, case.name), wanted[case.name])
 
 
+def make_named(folder: Path, stems: list[str]) -> Path:
+    for index, stem in enumerate(stems):
+        write_image(folder / "images" / f"{stem}.png", noise(index))
+        write_image(folder / "masks" / f"{stem}.png", box(255, 5 + index))
+    return folder
+
+
+def test_patients_come_along_under_the_names_that_the_images_get(workspace, tmp_path):
+    source = make_named(tmp_path / "source", ["P1 (1)", "P1 (2)", "P2_1"])
+    # the last one was left out for some reason
+    (source / "patients.csv").write_text("case;patient;centre\nP1 (1);A;x\nP1 (2);A;y\nP2_1;B;x\nP3 (1);C;x\n")
+    summary = convert(workspace, "masks", source, 501)
+    dataset = Dataset.load(summary.folder)
+    assert dataset.patients_of_cases() == {"P1_1": "A", "P1_2": "A", "P2_1": "B", "P3 (1)": "C"}
+    assert dataset.centres_of_cases()["P1_2"] == "y" and (summary.num_patients, summary.skipped) == (2, ())
+
+
+def test_a_table_of_patients_that_fits_no_case_or_two_at_once_is_listed(workspace, tmp_path):
+    source = make_named(tmp_path / "source", ["a_1", "b_1"])
+    for number, (rows, reason) in enumerate((("x,A", "the first one is x"), ("a 1,A\na_1,B", "may both be"))):
+        (source / "patients.csv").write_text(f"case,patient\n{rows}\n")
+        summary = convert(workspace, "masks", source, 501 + number, f"Try{number}")
+        ((file, why),) = summary.skipped
+        assert file == "patients.csv" and reason in why
+
+
+def test_patients_of_an_expression_are_counted_and_one_that_does_not_fit_is_told(workspace, tmp_path, caplog):
+    source = make_named(tmp_path / "source", ["P1_a", "P1_b", "P2_a"])
+    (source / "dataset.json").write_text('{"group_regex": "^(P[0-9])"}')
+    assert convert(workspace, "masks", source, 501).num_patients == 2
+    assert not caplog.text
+    (source / "dataset.json").write_text('{"group_regex": "^(Q[0-9])"}')
+    assert convert(workspace, "masks", source, 502, "Other").num_patients == 0
+    assert "does not fit the case 'P1_a'" in caplog.text
+
+
+def test_an_image_and_its_mask_may_write_accents_in_two_ways(workspace, tmp_path):
+    for index in range(3):
+        write_image(tmp_path / "source" / "images" / f"M\u00fcller_{index}.png", noise(index))
+        write_image(tmp_path / "source" / "masks" / f"Mu\u0308ller_{index}.png", box(255, 5))
+    summary = convert(workspace, "masks", tmp_path / "source", 501)
+    assert (summary.num_cases, summary.skipped) == (3, ())
+
+
 def test_outlines_are_found_and_filled(workspace, tmp_path):
     summary = convert(workspace, "masks", make_kind(tmp_path / "source", line), 501)
     dataset = Dataset.load(summary.folder)

@@ -5,6 +5,7 @@ appears whole or not at all, and every file of the source is either in it or lis
 One file a layout; more are added to the registry ``layouts``.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -15,6 +16,8 @@ from typing import Any
 
 from fmseg.errors import BadData, UsageError
 from fmseg.files import locked, natural_key, read_json, sync_folder, write_json
+from fmseg.planning.patients import patients_of
+from fmseg.records.cases import CaseNames
 from fmseg.records.dataset import Dataset, group_channels, visible_files
 from fmseg.stages.convert import (
     busi,
@@ -32,6 +35,8 @@ from fmseg.stages.convert import (
 )
 from fmseg.stages.convert.layout import Layout, Skipped, layouts
 from fmseg.workspace import DATASET_NAME, Workspace, dataset_id, dataset_title
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["AUTO", "Layout", "Summary", "convert", "layouts", "recognise"]
 #: imported for what they register
@@ -156,9 +161,20 @@ def _summary(dataset: Dataset, layout: str, num_cases: int, skipped: Mapping[str
         classes=classes,
         num_cases=num_cases,
         num_tests=len(group_channels(visible_files(tests), dataset.file_ending)) if tests.is_dir() else 0,
-        num_patients=len(set(dataset.patients_of_cases().values())) if dataset.task != "unlabelled" else 0,
+        num_patients=_count_patients(dataset),
         skipped=listed,
     )
+
+
+def _count_patients(dataset: Dataset) -> int:
+    """Return how many patients a table or ``group_regex`` names; 0 and a warning if the latter does not fit."""
+    cases = [*CaseNames(dataset.training_cases()), *CaseNames(dataset.test_cases())]
+    try:
+        patients = patients_of(dataset, cases)
+    except BadData as error:
+        logger.warning("%s", error)
+        return 0
+    return len({patients.of_case[case] for case in cases}) if patients.declared else 0
 
 
 def _free_folder(workspace: Workspace, source: Path, number: int, title: str) -> Path:

@@ -17,6 +17,7 @@ from fmseg.errors import BadData, BadRecord, FmsegError
 from fmseg.files import read_json
 from fmseg.imaging.case import Array
 from fmseg.records.cases import walk_images
+from fmseg.records.naming import plain_name
 from fmseg.stages.convert.layout import (
     Layout,
     NewDataset,
@@ -24,7 +25,6 @@ from fmseg.stages.convert.layout import (
     all_files,
     checked_size,
     layouts,
-    plain_name,
     reason_of,
     stem_of,
 )

@@ -45,7 +45,7 @@ def bring(source: Path, target: Path) -> Skipped:
     for image in tests:
         dataset.add(image.stem, image, patient=image.stem.split("_")[0], is_test=True)
     known = ((case, sizes[f"{case}.png"]) for case in dataset.patients if f"{case}.png" in sizes)
-    write_table(target / "spacing.csv", "case", "spacing_mm", known)
+    write_table(target / "spacing.csv", ("case", "spacing_mm"), known)
     declaration = {
         "labels": {"background": 0, "head": 1},
         "task": "segmentation",

@@ -13,6 +13,7 @@ from fmseg.console import track
 from fmseg.errors import BadData
 from fmseg.imaging.case import Array, BadFile
 from fmseg.imaging.readers import read_label
+from fmseg.records.naming import plain_name
 from fmseg.stages.convert.layout import (
     Layout,
     NewDataset,
@@ -21,7 +22,6 @@ from fmseg.stages.convert.layout import (
     checked_size,
     files_in,
     layouts,
-    plain_name,
     reason_of,
 )
 

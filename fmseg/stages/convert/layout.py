@@ -4,8 +4,9 @@ import csv
 import os
 import re
 import shutil
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,10 +109,10 @@ class NewDataset:
             value["dataset"] = {case: self._entry(case, path) for case, path in training.items()}
         write_json(self.target / "dataset.json", value)
         if self.patients:
-            write_table(self.target / "patients.csv", "case", "patient", self.patients.items())
+            write_table(self.target / "patients.csv", ("case", "patient"), self.patients.items())
         for part, classes in self._classes.items():
             if classes:
-                write_table(self.target / f"labels{part}.csv", "case", "label", classes.items())
+                write_table(self.target / f"labels{part}.csv", ("case", "label"), classes.items())
         return rest_of(self.source, self.used, rest) | self.skipped
 
     def _entry(self, case: str, image: Path) -> dict[str, Any]:
@@ -166,13 +167,8 @@ def ending_of(path: Path) -> str:
 
 
 def stem_of(path: Path) -> str:
-    """Return the name of an image file without its ending."""
-    return strip_ending(path.name)
-
-
-def plain_name(text: str) -> str:
-    """Return a text as the name of a case: letters, digits, dots, - and _."""
-    return re.sub(r"[^\w.-]+", "_", text).strip("_") or "case"
+    """Return the name of an image file without its ending, with accents written in one way."""
+    return unicodedata.normalize("NFC", strip_ending(path.name))
 
 
 def place_file(source: Path, target: Path) -> None:
@@ -215,11 +211,11 @@ def relative(path: Path, source: Path) -> str:
     return str(path.relative_to(source)) if path.is_relative_to(source) else str(path)
 
 
-def write_table(path: Path, key: str, value: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Write a CSV of two columns."""
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
+    """Write a CSV."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((key, value))
+        writer.writerow(columns)
         writer.writerows(rows)
 
 

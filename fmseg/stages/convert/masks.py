@@ -24,6 +24,7 @@ from fmseg.imaging.case import Array
 from fmseg.imaging.masks import LOSSY, MaskScheme, fill_lines, find_scheme, read_values
 from fmseg.records.cases import is_image_file, is_junk
 from fmseg.records.dataset import SPACINGS
+from fmseg.records.naming import match_names, plain_name
 from fmseg.records.record import explain_validation
 from fmseg.records.tables import read_rows
 from fmseg.stages.convert.layout import (
@@ -34,9 +35,9 @@ from fmseg.stages.convert.layout import (
     checked_size,
     layouts,
     place_file,
-    plain_name,
     reason_of,
     stem_of,
+    write_table,
 )
 
 # fmt: off
@@ -140,15 +141,27 @@ def bring(source: Path, target: Path) -> Skipped:
 
 
 def _bring_tables(dataset: NewDataset) -> None:
-    """Take patients and pixel sizes along, where the source has them by case."""
+    """Take patients and pixel sizes along, where the source has them by case or by the name of its image.
+
+    Lines of images that were left out stay as they are.
+    """
     for path in (dataset.source / name for name in ("patients.csv", SPACINGS)):
         if not path.exists():
             continue
-        unknown = {row["case"] for _, row in read_rows(path, ("case",))} - dataset.cases
-        if unknown:
-            dataset.skip(path, f"it speaks of cases that are called otherwise now, such as {min(unknown)}")
+        rows = [row for _, row in read_rows(path, ("case",))]
+        try:
+            named = match_names((row["case"] for row in rows), dataset.cases, path)
+        except BadData as error:
+            dataset.skip(path, reason_of(error))
             continue
-        place_file(path, dataset.target / path.name)
+        if rows and not named:
+            dataset.skip(path, f"none of its cases is called so now; the first one is {rows[0]['case']}")
+            continue
+        if all(case == name for name, case in named.items()):
+            place_file(path, dataset.target / path.name)
+        else:
+            rows = [row | {"case": named.get(row["case"], row["case"])} for row in rows]
+            write_table(dataset.target / path.name, tuple(rows[0]), (row.values() for row in rows))
         dataset.used.add(path)
 
 

@@ -17,6 +17,7 @@ from fmseg.files import write_json
 from fmseg.imaging.masks import find_scheme
 from fmseg.records import sources
 from fmseg.records.dataset import declare_unlabelled
+from fmseg.records.naming import plain_name
 from fmseg.stages.convert.layout import (
     Layout,
     NewDataset,
@@ -24,7 +25,6 @@ from fmseg.stages.convert.layout import (
     checked_size,
     files_in,
     layouts,
-    plain_name,
     reason_of,
     stem_of,
 )

@@ -17,6 +17,7 @@ from fmseg.records.dataset import Dataset
 from fmseg.records.labels import ClassScheme, is_labelled, split_classes
 from fmseg.records.scores import ClassificationScores
 from fmseg.records.tables import read_classes, read_rows
+from fmseg.stages.evaluate.pairing import cases_of_labels, predictions_of_cases
 from fmseg.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -30,22 +31,17 @@ def evaluate(workspace: Workspace, dataset: Dataset, predictions: Path, labels: 
     """
     path = predictions / "predictions.csv" if predictions.is_dir() else predictions
     found, scheme = _probabilities(path)
-    wanted = _wanted(read_classes(labels), scheme, labels)
-    missing = [case for case in wanted if case not in found]
-    if missing:
-        listed = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
-        raise BadData(
-            f"{path}: {len(missing)} of {len(wanted)} predictions are missing: {listed}. "
-            "Predict them, or take their lines out of the labels."
-        )
+    given = _wanted(read_classes(labels), scheme, labels)
+    wanted = {case: given[name] for case, name in cases_of_labels(dataset, given, labels).items()}
+    names = predictions_of_cases(wanted, found, path, mend="take their lines out of the labels")
     cases = list(wanted)
     scores = score_classes(
         cases,
-        np.array([found[case] for case in cases]),
+        np.array([found[names[case]] for case in cases]),
         targets_from_classes(wanted, cases, scheme, labels),
         scheme,
         patients=known_patients(workspace, dataset, cases),
-    ).evolve(seen=read_seen_of(path, cases))
+    ).evolve(seen=read_seen_of(path, [names[case] for case in cases]))
     absent = [name for name, each in scores.per_class.items() if not each.support]
     if absent:
         logger.info("%s: no case is of %s, so that enters no mean", labels, ", ".join(absent))

@@ -14,29 +14,26 @@ from fmseg.records.dataset import SPACINGS, CaseFiles, Dataset, visible_files
 from fmseg.records.endings import image_endings, strip_ending
 from fmseg.records.scores import Scores
 from fmseg.records.tables import read_spacings
+from fmseg.stages.evaluate.pairing import cases_of_labels, predictions_of_cases
 from fmseg.workspace import Workspace
 
 
 def evaluate(workspace: Workspace, dataset: Dataset, predictions: Path, labels: Path) -> Scores:
-    """Score every label map of ``labels`` that has a prediction of the same name; the endings may differ.
+    """Score every label map of ``labels``; it must have a prediction of the same name, whose ending may differ.
 
     summary.json is as nnU-Net writes it.
     """
-    found, wanted = _maps(predictions), _maps(labels)
-    missing = [case for case in wanted if case not in found]
-    if missing:
-        listed = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
-        raise BadData(
-            f"{predictions}: {len(missing)} of {len(wanted)} predictions are missing: {listed}. "
-            "Predict them, or take their label maps out."
-        )
+    drawn, maps = _maps(labels), _maps(predictions)
+    wanted = {case: drawn[name] for case, name in cases_of_labels(dataset, drawn, labels).items()}
+    names = predictions_of_cases(wanted, maps, predictions, mend="take their label maps out")
+    found = {case: maps[name] for case, name in names.items()}
     sizes = read_spacings(dataset.folder / SPACINGS)
     scores = score_cases(
         [CaseFiles(case, (found[case],), path, sizes.get(case)) for case, path in wanted.items()],
         _read_prediction,
         dataset.labels,
         patients=known_patients(workspace, dataset, list(wanted)),
-    ).evolve(seen=read_seen_of(predictions / "report.csv", list(wanted)))
+    ).evolve(seen=read_seen_of(predictions / "report.csv", list(names.values())))
     save_scores(scores, predictions, dataset.labels, {case: (path, found[case]) for case, path in wanted.items()})
     return scores
 
