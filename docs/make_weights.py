@@ -46,9 +46,10 @@ FOOT = """
 Pooling behind the blocks (`fc_norm`, projections to texts, necks of decoders) is left out, and named: fmseg's heads and
 decoders read the tokens.
 
-CNNs of timm (`resnet50`, `tf_efficientnetv2_s`) are networks of their own, not backbones: `fmseg list networks`, and
-`fmseg train 501 -r resnet50 --init timm`, after `fmseg import_weights model.pth --format timm:resnet50` where timm has
-not downloaded them. Their stem is summed for grey images, and mean and std are those of ImageNet: close, not exact.
+CNNs of timm (`resnet18`, `resnet50`, `tf_efficientnetv2_s`) are networks of their own, not backbones: `fmseg list
+networks`, and `fmseg train 501 -r resnet50 --init timm`, after `fmseg import_weights model.pth --format timm:resnet50`
+where timm has not downloaded them. Their stem is summed for grey images, and mean and std are those of ImageNet: close,
+not exact.
 """
 
 

@@ -16,7 +16,7 @@ from fmseg.records.plans import Architecture
 from fmseg.records.recipe import Recipe
 
 #: network of a recipe -> model of timm
-TIMM_MODELS = {"resnet50": "resnet50", "efficientnetv2": "tf_efficientnetv2_s"}
+TIMM_MODELS = {"resnet18": "resnet18", "resnet50": "resnet50", "efficientnetv2": "tf_efficientnetv2_s"}
 FILE = "model.safetensors"
 
 

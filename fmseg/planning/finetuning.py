@@ -8,10 +8,10 @@ The plan is made before anyone knows from which weights a run starts, so it is f
 import math
 from dataclasses import dataclass
 
-from fmseg.planning.budget import forward_flop, num_patches
 from fmseg.planning.classification import class_weights_of, head_dropout_of, label_smoothing_of, mixing_of
 from fmseg.planning.reasons import Decision, Reasons, between, between_powers
-from fmseg.planning.unet import plan_unet, unet_gflop
+from fmseg.planning.step_cost import finetuning_gflop, step_gflop
+from fmseg.planning.unet import plan_unet
 from fmseg.records.fingerprint import Fingerprint
 from fmseg.records.foundation import Foundation
 from fmseg.records.labels import ClassScheme, OutputScheme
@@ -25,8 +25,6 @@ FOLD_SECONDS = {"cpu": 600.0, "mps": 1200.0, "cuda": 4 * 3600.0}
 #: share of a device's sustained speed that a finetuning step reaches: 16 to 20 images a second were measured with
 #: UperNet on two cores where all of it would give 40; of an accelerator it is assumed
 STEP_SHARE = {"cpu": 0.45, "mps": 0.7, "cuda": 0.7}
-#: multiplications of UperNet per patch, in units of width^2
-UPERNET_PRODUCTS = 790
 LONG_ITERATIONS, MOST_ITERATIONS, MIN_ITERATIONS = 20_000, 80_000, 100
 #: learning rate of a run of 1000 steps from random weights; others by the inverse root of their length
 LEARNING_RATE_1000 = 1e-3
@@ -186,20 +184,6 @@ def batch_size_of(hardware: Hardware, num_training: int, effort: Effort) -> Deci
     shared = f", the same number on each of {hardware.num_devices} devices" if hardware.num_devices > 1 else ""
     because = f"{usual} on a {hardware.device}, at most the {num_training:,} training images of a fold{shared}"
     return per_device * hardware.num_devices, because
-
-
-def finetuning_gflop(architecture: Architecture, size: tuple[int, int], width: int) -> float:
-    """Return the operations of a training step of ViT and UperNet per image, in units of 10^9."""
-    patches = num_patches(architecture, size)
-    decoder = 2 * patches * (UPERNET_PRODUCTS * width**2 + 4 * architecture.width * width)
-    return 3 * (forward_flop(architecture, size) + decoder) / 1e9
-
-
-def step_gflop(recipe: Recipe, architecture: Architecture) -> float:
-    """Return the operations of a training step per image, in units of 10^9; a forward pass is a third of them."""
-    if recipe.network == "unet" and recipe.unet is not None:
-        return 3 * unet_gflop(recipe.unet, recipe.input_size)
-    return finetuning_gflop(architecture, recipe.input_size, recipe.decoder_channels)
 
 
 def finetuning_images_per_s(hardware: Hardware, gflop: float) -> float:

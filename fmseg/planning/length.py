@@ -12,9 +12,9 @@ from fmseg.planning.finetuning import (
     finetuning_images_per_s,
     learning_rate_of,
     predicted_fold_seconds,
-    step_gflop,
 )
 from fmseg.planning.reasons import Reasons
+from fmseg.planning.step_cost import CNN_GFLOP, step_gflop
 from fmseg.planning.unet import optimisation_of
 from fmseg.records.foundation import Foundation
 from fmseg.records.plans import Plans, Reason
@@ -28,17 +28,18 @@ def for_start(
     plans: Plans,
     foundation: Foundation | None,
     num_classified: int | None = None,
+    network: str = "vit",
 ) -> tuple[Recipe, tuple[Reason, ...]]:
     """Return the numbers common to all recipes for the weights that a run starts from, with the reasons.
 
     settings: as typed; the ``iterations`` among them go before any rule. foundation: None for random weights.
-    num_classified: the training images, where whole images have classes.
+    num_classified: the training images, where whole images have classes. network: of the recipe.
     """
     because: tuple[Reason, ...] = ()
     if "iterations" in settings:
         planned = of_settings(planned, settings, num_classified)
-    elif foundation is not None:
-        planned, because = of_network(planned, plans, foundation, num_classified)
+    elif foundation is not None or network in CNN_GFLOP:
+        planned, because = of_network(planned, plans, foundation, num_classified, network)
     adapted, careful = adapt_finetuning(planned, foundation)
     return adapted, (*because, *careful)
 
@@ -68,21 +69,28 @@ def of_settings(planned: Recipe, settings: Mapping[str, str], num_classified: in
 
 
 def of_network(
-    planned: Recipe, plans: Plans, foundation: Foundation, num_classified: int | None = None
+    planned: Recipe,
+    plans: Plans,
+    foundation: Foundation | None,
+    num_classified: int | None = None,
+    network: str = "vit",
 ) -> tuple[Recipe, tuple[Reason, ...]]:
-    """Return the numbers for a checkpoint whose network costs more than the planned one: steps that take as long.
+    """Return the numbers for a network that costs more than the planned one: steps that take as long.
 
     A plan gives a fold so many minutes, and as many steps as the planned network does in them. A larger one, such as
-    other people's, would take several times as long; well pretrained it also needs fewer steps.
+    other people's or a CNN, would take several times as long; well pretrained it also needs fewer steps.
     """
-    own = predicted_fold_seconds(planned, plans.pretraining.architecture, plans.hardware)
-    seconds = predicted_fold_seconds(planned, foundation.architecture, plans.hardware)
+    architecture = plans.pretraining.architecture
+    own = predicted_fold_seconds(planned, architecture, plans.hardware)
+    theirs = foundation.architecture if foundation else architecture
+    seconds = predicted_fold_seconds(planned.evolve(network=network), theirs, plans.hardware)
     allowed = max(own, FOLD_SECONDS[plans.hardware.device])
     steps = min(planned.iterations, max(MIN_ITERATIONS, int(round(planned.iterations * allowed / seconds, -1))))
     if seconds <= allowed or steps == planned.iterations:
         return planned, ()
     reasons = Reasons("finetuning")
-    because = f"a step of {foundation.name} takes {seconds / own:.1f} times as long as one of the planned network"
+    name = foundation.name if foundation else network
+    because = f"a step of {name} takes {seconds / own:.1f} times as long as one of the planned network"
     reasons.share(("iterations",), f"{because}; {planned.iterations:,} with --set iterations")
     return of_length(planned, steps, num_classified), reasons.all()
 

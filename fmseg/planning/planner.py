@@ -92,8 +92,13 @@ class Planner:
         if self.fingerprint.task == "unlabelled":
             return (), "nothing is labelled"
         if self.fingerprint.task == "classification":
-            because = "all weights, and a regression on frozen features that takes a minute; find_best keeps what helps"
-            return ("finetune", "linear_probe"), because
+            cnn = "resnet50" if self.hardware.device == "cuda" else "resnet18"
+            because = (
+                "all weights; a regression on frozen features, which takes a minute; and a CNN from random weights: of "
+                "498 fetal planes it learned more than a ViT after a short pretraining (macro F1 0.89 against 0.80); "
+                "find_best keeps what helps"
+            )
+            return ("finetune", "linear_probe", cnn), because
         because = (
             "the paper's, and a U-Net from random weights: after a short pretraining it learned more from 20 labels "
             "(Dice of fetal heads 0.93 against 0.89); find_best keeps what helps"

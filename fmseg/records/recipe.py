@@ -234,6 +234,7 @@ recipes.add("linear_probe", _probe("class_head", "grid"))
 recipes.add("logreg", _probe("class_head", "logreg"))
 recipes.add("knn", _probe("nearest_head", "neighbours"))
 recipes.add("attentive_probe", lambda planned: frozen(planned.evolve(decoder="attentive_head")))
+recipes.add("resnet18", lambda planned: whole_network(planned, "resnet18"))
 recipes.add("resnet50", lambda planned: whole_network(planned, "resnet50"))
 recipes.add("efficientnetv2", lambda planned: whole_network(planned, "efficientnetv2"))
 

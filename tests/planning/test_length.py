@@ -81,6 +81,17 @@ def test_a_fold_takes_no_longer_with_a_larger_network_than_with_the_planned_one(
     assert for_start(planned, {}, plans, None)[0] == planned
 
 
+def test_a_fold_takes_no_longer_with_a_cnn_either(make_plans):
+    plans = make_plans(TWO_CORES)
+    planned, architecture = plans.finetuning, plans.pretraining.architecture
+    recipe, because = for_start(planned, {}, plans, None, network="resnet50")
+    resnet = resolve("resnet50", recipe, {})
+    assert 100 <= resnet.iterations < planned.iterations and "resnet50" in because[0].because
+    seconds = [predicted_fold_seconds(each, architecture, TWO_CORES) for each in (planned, resnet)]
+    assert seconds[1] == pytest.approx(seconds[0], rel=0.05) or resnet.iterations == 100
+    assert for_start(planned, {"iterations": "700"}, plans, None, network="resnet50")[0].iterations == 700
+
+
 def test_what_is_compared_does_the_same_steps_however_long_they_take(make_plans):
     plans = make_plans(TWO_CORES)
     large = checkpoint(plans, width=384, depth=12, num_heads=6)

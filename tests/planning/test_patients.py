@@ -100,10 +100,10 @@ def test_a_full_disk_leaves_no_half_salt(tmp_path, monkeypatch):
 
 
 def test_nobody_derives_patients_from_names_alone():
-    """But those that measure, and the doctor, which compares names of training and test."""
+    """But those that measure, the doctor, which compares names of training and test, and convert, which counts."""
     package = Path(fmseg.__file__).parent
     callers = {
         path for path in package.rglob("*.py") if re.search(r"\b(?:patients_of|guess_patients)\(", path.read_text())
     }
-    wanted = {"planning/patients.py", "stages/fingerprint.py", "stages/doctor/tests.py"}
+    wanted = {"planning/patients.py", "stages/fingerprint.py", "stages/doctor/tests.py", "stages/convert/__init__.py"}
     assert {str(path.relative_to(package)) for path in callers} == wanted

@@ -212,7 +212,8 @@ def _config(
     plans, card, init = work.plans, start.card, start.init
     classified = num_images if plans.task == "classification" else None
     if work.planned is None:
-        adapted, because = for_start(_planned(plans), options.settings, plans, card, classified)
+        network = resolve(options.recipe, _planned(plans), options.settings).network
+        adapted, because = for_start(_planned(plans), options.settings, plans, card, classified, network)
     else:  # what is compared does the same steps, however long they take
         adapted, because = adapt_finetuning(of_settings(work.planned, options.settings, classified), card)
     if plans.task == "classification" and start.weights is not None:
