@@ -8,6 +8,7 @@ directory, or of ``--root``, or of the folder that holds ``fmseg.toml``, or nnU-
 import os
 import re
 import tomllib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,9 +139,11 @@ def dataset_id(name: str) -> int:
 
 
 def dataset_title(text: str) -> str:
-    """Return a text as the second part of a dataset's name: letters, digits, - and _."""
+    """Return a text as the second part of a dataset's name: letters without accents, digits, - and _."""
     match = DATASET_NAME.fullmatch(text)
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", match[2] if match else text).strip("_") or "Images"
+    parts = unicodedata.normalize("NFKD", match[2] if match else text)
+    bare = "".join(letter for letter in parts if not unicodedata.combining(letter))
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", bare).strip("_") or "Images"
 
 
 def _read_settings(path: Path) -> dict:

@@ -1,7 +1,7 @@
 import pytest
 
 from fmseg.errors import BadRecord, UnknownName, UsageError
-from fmseg.workspace import Workspace
+from fmseg.workspace import Workspace, dataset_title
 
 
 @pytest.fixture
@@ -25,6 +25,19 @@ def test_a_part_of_a_name_must_fit_one_dataset(workspace):
 def test_an_unknown_dataset_is_answered_with_what_is_there(workspace):
     with pytest.raises(UnknownName, match=r"No dataset is called '503'.*Dataset501_Heads.*fmseg_raw"):
         workspace.dataset_name("503")
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("K\u00f6pfe 1", "Kopfe_1"),
+        ("Ko\u0308pfe", "Kopfe"),
+        ("Dataset007_S\u00e3o", "Sao"),
+        ("\u8d85\u58f0", "Images"),
+    ],
+)
+def test_a_title_keeps_letters_without_their_accents(text, title):
+    assert dataset_title(text) == title
 
 
 @pytest.mark.parametrize("text", ["610", "Dataset610_Guests", "guests"])

@@ -73,7 +73,10 @@ def doctor(
     value = [dict(zip(keys, row, strict=True)) for row in rows]
 
     def show() -> None:
-        print_table("Findings", keys[1:], [row[1:] for row in rows])
+        if rows:
+            print_table("Findings", keys[1:], [row[1:] for row in rows])
+        else:
+            print_line("There are no findings.")
         for sheet in _prepared(session, names, "doctor.png"):
             if sheet.exists():
                 print_line(f"Pictures of the worst: {sheet}")

@@ -30,11 +30,12 @@ def confusion(prediction: np.ndarray, reference: np.ndarray, scheme: LabelScheme
             "Both must lie on the image's grid."
         )
     size = scheme.declared[-1] + 1
-    for name, labels in (("prediction", prediction), ("label map", reference)):
+    mends = ("Predict with models of this dataset.", "'fmseg convert masks' makes label maps of other masks.")
+    for name, labels, mend in zip(("prediction", "label map"), (prediction, reference), mends, strict=True):
         lowest, highest = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
         if lowest < 0 or highest >= size:
             wrong = lowest if lowest < 0 else highest
-            raise BadData(f"the {name} holds the value {wrong}; declared are {list(scheme.declared)}.")
+            raise BadData(f"the {name} holds the value {wrong}; declared are {list(scheme.declared)}. {mend}")
     pairs = reference.astype(np.int64).ravel() * size + prediction.ravel()
     table = np.bincount(pairs, minlength=size * size).reshape(size, size)
     if scheme.ignore is not None:

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from fmseg.errors import EnvironmentProblem, FmsegError
-from fmseg.imaging.case import Case
+from fmseg.imaging.case import BadFile, Case
 from fmseg.imaging.prepare import prepare
 from fmseg.imaging.readers import read_case
 from fmseg.inference.pipeline import NUM_THREADS, MemoryBound, map_ahead
@@ -40,6 +40,7 @@ class Failure:
     """One case that could not be read or written, and why."""
 
     files: CaseFiles
+    #: without the name of its first image, which whoever tells it knows
     problem: str
 
 
@@ -109,8 +110,11 @@ def _caught(files: CaseFiles, work: Callable[[], T]) -> T | Failure:
         return work()
     except EnvironmentProblem:
         raise
+    except BadFile as error:
+        is_first = error.path == files.images[0]
+        return Failure(files, f"{error.problem}. {error.mend}" if is_first else str(error))
     except FmsegError as error:
         return Failure(files, str(error))
     except Exception as error:
         logger.debug("%s", files.name, exc_info=True)
-        return Failure(files, f"{files.images[0].name}: {type(error).__name__}: {error}")
+        return Failure(files, f"{type(error).__name__}: {error}")

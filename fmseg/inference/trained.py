@@ -85,7 +85,8 @@ def trained_results(workspace: Workspace, dataset: str | None) -> Path:
         return workspace.results_of(workspace.dataset_name(dataset, sorted(known)))
     trained = workspace.trained_names()
     if not trained:
-        raise NotReady(f"{workspace.results} holds no trained model yet. Train one with: fmseg train 501")
+        first = next(iter(workspace.dataset_names()), "501")
+        raise NotReady(f"{workspace.results} holds no trained model yet. Train one with: fmseg train {first}")
     if len(trained) > 1:
         raise UsageError(
             f"Several datasets are trained ({', '.join(trained)}). Say whose models are meant, as in -d 501."

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from fmseg.errors import BadData
+from fmseg.records.endings import strip_ending
 
 
 def plain_name(text: str) -> str:
@@ -19,16 +20,17 @@ def plain_name(text: str) -> str:
 
 
 def match_names(names: Iterable[str], known: Collection[str], place: Path) -> dict[str, str]:
-    """Return name -> the known one that it means: itself, or else the one of which ``plain_name`` makes the same.
+    """Return name -> the known one that it means: itself, or else the one of which ``convert`` makes the same.
 
-    Names that mean none are left out. place: where the names stand. Raises BadData if two may mean one case.
+    Names may have the ending of an image. Those that mean none are left out. place: where the names
+    stand. Raises BadData if two may mean one case.
     """
     names = set(names)
     alike = defaultdict(list)
     for case in known:
-        if case not in names or case == plain_name(case):
-            alike[plain_name(case)].append(case)
-    matched = {name: [name] if name in known else alike[plain_name(name)] for name in sorted(names)}
+        if case not in names or case == _case_of(case):
+            alike[_case_of(case)].append(case)
+    matched = {name: [name] if name in known else alike[_case_of(name)] for name in sorted(names)}
     owners: dict[str, str] = {}
     for name, cases in matched.items():
         if len(cases) > 1:
@@ -40,6 +42,10 @@ def match_names(names: Iterable[str], known: Collection[str], place: Path) -> di
                 "Leave the one that it is."
             )
     return {name: cases[0] for name, cases in matched.items() if cases}
+
+
+def _case_of(name: str) -> str:
+    return plain_name(strip_ending(name))
 
 
 def near_name(case: str, others: Iterable[str]) -> str | None:

@@ -125,3 +125,18 @@ def test_10_output_folder_not_writable(capsys, root):
     assert code == 4
     assert "taken" in message
     assert "Choose another folder" in message
+
+
+def test_what_is_not_there_yet_is_named_with_what_makes_it(capsys, root, tmp_path):
+    code, message = say(capsys, root, "predict", "-i", str(root / "fmseg_raw" / NAME / "imagesTr"), "-o", "out")
+    assert code == 2 and f"fmseg train {NAME}" in message
+    labels = root / "fmseg_raw" / NAME / "labelsTr"
+    code, message = say(capsys, root, "evaluate", "-d", "501", "-i", str(tmp_path / "nowhere"), "-l", str(labels))
+    assert code == 2 and "Type the one 'fmseg predict' wrote to after -i" in message
+
+
+def test_a_sound_dataset_is_said_to_be_one(capsys, root):
+    with pytest.raises(SystemExit) as left:
+        main(["--root", str(root), "doctor", "-d", "501", "-np", "0", "-q"])
+    said = capsys.readouterr().out
+    assert int(left.value.code or 0) == 0 and "There are no findings." in said and "severity" not in said

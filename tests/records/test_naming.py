@@ -19,6 +19,11 @@ def test_a_plain_name_stays_and_is_one_whichever_way_accents_are_written(text):
 def test_a_name_means_itself_or_what_convert_makes_of_it_in_both_directions():
     assert match_names(["scan (1)", "b", "x"], ["scan_1", "b"], PLACE) == {"scan (1)": "scan_1", "b": "b"}
     assert match_names(["scan_1"], ["scan (1)", "b"], PLACE) == {"scan_1": "scan (1)"}
+    # tables often have the names of files
+    assert match_names(["scan (1).JPG", "b.nii.gz"], ["scan_1", "b"], PLACE) == {
+        "scan (1).JPG": "scan_1",
+        "b.nii.gz": "b",
+    }
 
 
 def test_names_that_are_all_there_mean_themselves():
@@ -32,6 +37,8 @@ def test_two_that_may_mean_one_are_both_named():
         match_names(["a b", "a_b"], ["a_b"], PLACE)
     with pytest.raises(BadData, match=r"'a \(b' and 'a b' may both"):
         match_names(["a b", "a (b"], ["a_b"], PLACE)
+    with pytest.raises(BadData, match=r"'a\.jpg' and 'a\.png' may both"):
+        match_names(["a.png", "a.jpg"], ["a"], PLACE)
     with pytest.raises(BadData, match="'a_b' may be 'a b' or 'a  b'"):
         match_names(["a_b"], ["a b", "a  b"], PLACE)
 

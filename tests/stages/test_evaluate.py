@@ -123,6 +123,19 @@ def test_a_folder_without_label_maps_is_named(workspace, labels, tmp_path):
         evaluate(workspace, NAME, workspace.raw, labels)
 
 
+def test_labels_that_are_not_there_are_to_be_typed(workspace, predictions):
+    with pytest.raises(UsageError, match=r"no test images with labels \(labelsTs\).* -l"):
+        evaluate(workspace, NAME, predictions)
+
+
+def test_masks_that_are_no_label_maps_are_named_with_what_makes_such(workspace, predictions, labels, tmp_path):
+    masks = shutil.copytree(labels, tmp_path / "masks")
+    for path in masks.iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) * 255).save(path)
+    with pytest.raises(BadData, match=r"the value 255; declared are \[0, 1\]. 'fmseg convert masks' makes"):
+        evaluate(workspace, NAME, predictions, masks)
+
+
 def classified(workspace, tmp_path, labels, rows, scheme=None):
     """Write a cohort of classes and predictions of it; return the place of both."""
     raw = workspace.raw_dataset("Dataset504_Elsewhere")

@@ -365,6 +365,21 @@ def test_an_image_and_its_mask_may_write_accents_in_two_ways(workspace, tmp_path
     assert (summary.num_cases, summary.skipped) == (3, ())
 
 
+@pytest.mark.parametrize("layout", ["table", "coco"])
+def test_a_file_that_is_named_is_found_whichever_way_its_accents_are_written(layout, workspace, tmp_path):
+    source = tmp_path / "source"
+    for index in range(2):
+        write_image(source / "images" / f"Mu\u0308ller {index}.png", noise(index))
+    names = [f"images/M\u00fcller {index}.png" for index in range(2)]
+    if layout == "coco":
+        (source / "a.json").write_text(coco(names, []))
+    else:
+        rows = "".join(f"{name},{kind}\n" for name, kind in zip(names, "xy", strict=True))
+        (source / "a.csv").write_text(f"path,class\n{rows}")
+    summary = convert(workspace, layout, source, 501)
+    assert [case.name for case in Dataset.load(summary.folder).training_cases()] == ["M\u00fcller_0", "M\u00fcller_1"]
+
+
 def test_outlines_are_found_and_filled(workspace, tmp_path):
     summary = convert(workspace, "masks", make_kind(tmp_path / "source", line), 501)
     dataset = Dataset.load(summary.folder)

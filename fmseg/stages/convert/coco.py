@@ -24,6 +24,7 @@ from fmseg.stages.convert.layout import (
     Skipped,
     all_files,
     checked_size,
+    find_file,
     layouts,
     reason_of,
     stem_of,
@@ -65,7 +66,8 @@ def _bring_one(
         drawn_on.setdefault(item["image_id"], []).append(item)
     for item in track(content["images"], "drawing", len(content["images"])):
         name = str(item["file_name"])
-        image = path.parent / name if (path.parent / name).is_file() else there.get(Path(name).name)
+        near = find_file(path.parent, name)
+        image = near if near.is_file() else there.get(Path(name).name)
         try:
             if image is None:
                 raise BadData(f"{path.name} names it, but there is no such image")

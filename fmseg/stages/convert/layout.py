@@ -206,6 +206,12 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
+def find_file(folder: Path, name: str) -> Path:
+    """Return the path of a file that a table names; its accents may be written in another way on the disk."""
+    ways = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((folder / way for way in ways if (folder / way).is_file()), folder / name)
+
+
 def relative(path: Path, source: Path) -> str:
     """Return a path as it stands in the list of what was left out."""
     return str(path.relative_to(source)) if path.is_relative_to(source) else str(path)

@@ -24,6 +24,7 @@ from fmseg.stages.convert.layout import (
     Skipped,
     checked_size,
     files_in,
+    find_file,
     layouts,
     reason_of,
     stem_of,
@@ -57,7 +58,7 @@ def bring(source: Path, target: Path) -> Skipped:
     if "mask" in rows[0]:
         return _with_masks(dataset, table, rows)
     for row in track(rows, "linking", len(rows)):
-        image = table.parent / row["path"]
+        image = find_file(table.parent, row["path"])
         if not image.is_file():
             dataset.skip(image, "there is no such file")
         elif not row["label"]:
@@ -69,12 +70,13 @@ def bring(source: Path, target: Path) -> Skipped:
 
 
 def _with_masks(dataset: NewDataset, table: Path, rows: list[Row]) -> Skipped:
-    masks = [table.parent / row["mask"] for row in rows if row["mask"] and (table.parent / row["mask"]).is_file()]
+    named = (find_file(table.parent, row["mask"]) for row in rows if row["mask"])
+    masks = [path for path in named if path.is_file()]
     if not masks:
         raise BadData(f"{table}: none of the masks that it names is there. Check the paths; they start at the table.")
     scheme, case_of = find_scheme(masks), _namer(rows)
     for row in track(rows, "reading masks", len(rows)):
-        image, mask = table.parent / row["path"], table.parent / row["mask"]
+        image, mask = find_file(table.parent, row["path"]), find_file(table.parent, row["mask"])
         try:
             for path, column in ((image, "path"), (mask, "mask")):
                 if not row[column] or not path.is_file():
@@ -124,7 +126,7 @@ def _rows(table: Path) -> Iterator[Row]:
         }
         if "path" not in row:
             wanted = ", ".join(COLUMNS["path"])
-            raise BadData(f"{table}: there is no column of images ({wanted}); it has {list(cells)}.")
+            raise BadData(f"{table}: there is no column of images ({wanted}); it has {list(cells)}. Rename one.")
         if not row["path"]:
             raise BadData(f"{table}, line {number}: there is no path in it. Fill it in, or remove the row.")
         yield row

@@ -28,7 +28,11 @@ def evaluate(
     dataset = Dataset.load(workspace.need(workspace.raw_dataset(name), f"fmseg convert, or put {name} there"))
     if dataset.task not in WAYS:
         raise UsageError(f"{name} has no labels, so there is nothing to score it against.")
+    if not predictions.exists():
+        raise UsageError(f"{predictions}: there is no such folder. Type the one 'fmseg predict' wrote to after -i.")
     score, place = WAYS[dataset.task]
+    if labels is None and not (dataset.folder / place).exists():
+        raise UsageError(f"{name} has no test images with labels ({place}). Type where the labels are after -l.")
     scores = score(workspace, dataset, predictions, labels or dataset.folder / place)
     if scores.seen:
         tell(scores.seen)
