@@ -7,6 +7,7 @@ from fmseg.console import duration
 from fmseg.planning.benefit import expected_benefit
 from fmseg.planning.budget import predict_cost
 from fmseg.planning.finetuning import predicted_fold_seconds
+from fmseg.planning.length import for_start
 from fmseg.planning.planner import plans_file
 from fmseg.records.plans import Plans, Reason
 from fmseg.records.recipe import resolve
@@ -143,7 +144,8 @@ def predictions(plans: Plans) -> list[Row]:
     if plans.finetuning is not None:
         because = "training of one fold, validation apart; a rule of thumb"
         for name in plans.recipes:
-            recipe = resolve(name, plans.finetuning, {})
+            network = resolve(name, plans.finetuning, {}).network
+            recipe = resolve(name, for_start(plans.finetuning, {}, plans, None, network=network)[0], {})
             if recipe.learned_by == "steps":
                 seconds = predicted_fold_seconds(recipe, plans.pretraining.architecture, hardware)
                 changed_by = "fmseg train --set iterations=..."

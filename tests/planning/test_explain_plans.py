@@ -35,6 +35,13 @@ def test_every_number_is_told_with_its_value_and_a_way_to_change_it(make_plans):
     assert all(row.because and row.override for row in rows.values())
 
 
+def test_a_fold_is_foretold_with_the_steps_that_its_network_gets(make_plans):
+    rows = {row.number: row.value for row in explain_plans(make_plans(TWO_CORES, task="classification"))}
+    assert rows["predicted.fold_time.finetune"] == rows["predicted.fold_time.resnet18"] == "10 min"
+    rows = {row.number: row.value for row in explain_plans(make_plans(ONE_GPU, task="classification"))}
+    assert "predicted.fold_time.resnet50" in rows
+
+
 def test_settings_that_are_offered_are_settings(make_plans):
     plans = make_plans()
     parts = {"fmseg train 501 --set ": plans.finetuning, "fmseg pretrain --set ": plans.pretraining}
